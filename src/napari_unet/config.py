@@ -1,0 +1,245 @@
+"""Settings: frozen values, each written once with its title, description and bounds.
+
+The form in a dock, its tooltip, the flag of the command line, the table in the docs and
+the JSON in a model file all come from the one line that defines a field here. Bounds are
+inclusive, because a spin box cannot show an exclusive one.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from napari_unet.errors import ConfigError
+
+__all__ = ["PredictConfig", "Settings", "TrainConfig", "UNetConfig", "UNetPreset", "settings_table"]
+
+UNetPreset = Literal["article", "quick", "linked-code"]
+
+
+class Settings(BaseModel):
+    """Base of all settings: frozen, unknown keys refused, errors in one sentence."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    def __init__(self, /, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise ConfigError(_sentence(type(self), error)) from None
+
+    def replace(self, **changes: Any) -> Self:
+        """Copy these settings with `changes`, checked again."""
+        return type(self)(**{**dict(self), **changes})
+
+
+def _sentence(cls: type[BaseModel], error: ValidationError) -> str:
+    """Say in one sentence what is wrong: which setting, what was found, which rule."""
+    parts = []
+    for problem in error.errors(include_url=False):
+        name = ".".join(str(part) for part in problem["loc"])
+        found = problem["input"]
+        match problem["type"]:
+            case "extra_forbidden":
+                known = ", ".join(cls.model_fields)
+                parts.append(f"{name!r} is not a setting of {cls.__name__} (it has {known})")
+            case "missing":
+                parts.append(f"{name!r} is missing in {cls.__name__}")
+            case "value_error":
+                text = problem["msg"].removeprefix("Value error, ")
+                parts.append(f"{name}: {text}" if name else text)
+            case _:
+                rule = problem["msg"].removeprefix("Input ")
+                parts.append(f"{name} is {found!r}, but it {rule}")
+    return f"{'; '.join(parts)}."
+
+
+class UNetConfig(Settings):
+    """The shape of a U-Net.
+
+    The default is the network of Ronneberger et al. 2015 with "same" padding: contracting
+    modules of two 3x3 convolutions and a 2x2 pooling, a bottleneck of two 3x3 convolutions
+    with dropout, expanding modules with concatenated skips, and a 1x1 convolution to logits.
+    """
+
+    ndim: int = Field(
+        2, ge=2, le=3, title="Dimensions", description="Spatial dimensions: 2 (slice by slice)."
+    )
+    channels: int = Field(
+        1, ge=1, le=64, title="Channels", description="Channels of the image: 1 for grey, 3 for RGB."
+    )
+    classes: int = Field(2, ge=2, le=254, title="Classes", description="Classes, background counted in.")
+    depth: int = Field(
+        4, ge=1, le=6, title="Depth", description="Contracting modules; each halves the resolution."
+    )
+    filters: int = Field(
+        64,
+        ge=1,
+        le=256,
+        title="Filters",
+        description="Filters of the first module; each next one doubles them.",
+    )
+    dropout: float = Field(
+        0.5,
+        ge=0.0,
+        le=0.9,
+        title="Dropout",
+        description="Fraction of features dropped at the bottom while training.",
+    )
+    architecture: Literal["article", "linked-code"] = Field(
+        "article",
+        title="Architecture",
+        description="The published network, or the program it links to, rebuilt exactly.",
+    )
+
+    @model_validator(mode="after")
+    def _built(self) -> Self:
+        if self.ndim == 3:
+            raise ConfigError(
+                "A network of 3 dimensions is not built yet: set ndim to 2 (a stack is then segmented slice by slice)."
+            )
+        if self.architecture == "linked-code" and self.classes != 2:
+            raise ConfigError(
+                f"The linked-code network ends in a single sigmoid, so it knows 2 classes, not {self.classes}: "
+                "choose the article or quick preset for more."
+            )
+        return self
+
+    @classmethod
+    def preset(cls, name: UNetPreset = "article", **changes: Any) -> UNetConfig:
+        """Return a named network, with `changes`.
+
+        Parameters
+        ----------
+        name : {"article", "quick", "linked-code"}
+            ``article``: 64 filters, 31,030,593 parameters. ``quick``: the same with 16 filters.
+            ``linked-code``: the article's linked program, 31,031,685 parameters.
+        **changes
+            Fields to set otherwise.
+
+        Raises
+        ------
+        ConfigError
+            If the name or a change is unknown.
+        """
+        presets: dict[str, dict[str, Any]] = {
+            "article": {},
+            "quick": {"filters": 16},
+            "linked-code": {"architecture": "linked-code"},
+        }
+        if name not in presets:
+            raise ConfigError(f"{name!r} is not a preset; choose one of {', '.join(presets)}.")
+        return cls(**{**presets[name], **changes})
+
+    @property
+    def stride(self) -> int:
+        """Pixels between two positions at the bottom: sizes are padded to a multiple of it."""
+        return int(2**self.depth)
+
+    @property
+    def logits(self) -> int:
+        """Channels of the output: 1 for two classes (sigmoid), else one a class (softmax)."""
+        return 1 if self.classes == 2 else self.classes
+
+
+class TrainConfig(Settings):
+    """How a network is trained."""
+
+    minutes: float = Field(
+        10.0,
+        ge=0.1,
+        le=10_000.0,
+        title="Minutes",
+        description="Time to train, in minutes; used when steps is 0.",
+    )
+    steps: int = Field(
+        0,
+        ge=0,
+        le=10_000_000,
+        title="Steps",
+        description="Steps to train; 0 means as many as fit in the minutes.",
+    )
+    patch: int = Field(
+        256, ge=16, le=2048, multiple_of=16, title="Patch", description="Side of a training patch, in pixels."
+    )
+    batch: int = Field(2, ge=1, le=256, title="Batch", description="Patches in one step.")
+    learning_rate: float = Field(
+        1e-3,
+        ge=1e-7,
+        le=1.0,
+        title="Learning rate",
+        description="Peak learning rate of Adam, after the warm-up.",
+    )
+    warmup: int = Field(
+        50, ge=0, le=10_000, title="Warm-up", description="Steps in which the learning rate rises."
+    )
+    flips: bool = Field(
+        True,
+        title="Flips and turns",
+        description="Vary patches by flips and quarter turns (not for images with a fixed up).",
+    )
+    validation: float = Field(
+        0.15,
+        ge=0.0,
+        le=0.5,
+        title="Held out",
+        description="Fraction of the painted region held out to measure quality; 0 for none.",
+    )
+    seed: int = Field(
+        0, ge=0, le=2**31 - 1, title="Seed", description="The same seed gives the same training."
+    )
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32",
+        title="Precision",
+        description="bfloat16 is faster on processors that have it, and a little less exact.",
+    )
+    checkpoint_seconds: float = Field(
+        60.0,
+        ge=0.0,
+        le=3600.0,
+        title="Checkpoint every",
+        description="Seconds between two checkpoints; at most this much is lost when the computer dies.",
+    )
+
+
+class PredictConfig(Settings):
+    """How a trained network is applied."""
+
+    normalize: Literal["image", "model"] = Field(
+        "image",
+        title="Brightness range",
+        description="Take black and white from this image (percentiles of the whole of it), or as the training images had them.",
+    )
+    threshold: float | None = Field(
+        None,
+        ge=0.0,
+        le=1.0,
+        title="Threshold",
+        description="Two classes: probability from which a pixel counts; empty for the model's own.",
+    )
+    tile_megapixels: float = Field(
+        2.0,
+        ge=0.01,
+        le=64.0,
+        title="Tile",
+        description="Largest tile computed at once, in megapixels; less needs less memory.",
+    )
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32",
+        title="Precision",
+        description="bfloat16 is faster on processors that have it, and a little less exact.",
+    )
+    probability_type: Literal["uint8", "float32"] = Field(
+        "uint8", title="Probabilities as", description="uint8 (0 to 255 stands for 0 to 1) or float32."
+    )
+
+
+def settings_table(cls: type[Settings]) -> str:
+    """Return the settings of a class as a Markdown table, for the docs."""
+    rows = ["| setting | default | from, to | meaning |", "|---|---|---|---|"]
+    for name, field in cls.model_fields.items():
+        bounds = {type(rule).__name__: rule for rule in field.metadata}
+        limits = f"{bounds['Ge'].ge:g}, {bounds['Le'].le:g}" if {"Ge", "Le"} <= bounds.keys() else ""
+        rows.append(f"| `{name}` | {field.default} | {limits} | {field.description} |")
+    return "\n".join(rows)

@@ -1,0 +1,154 @@
+"""A run as a value: what to read, which settings, where to write.
+
+The viewer, the command line and a cluster all make the same jobs, so every result can be
+replayed from its file: ``napari-unet run JOB.yaml``.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import Field, model_validator
+
+from napari_unet.config import PredictConfig, Settings, TrainConfig, UNetConfig
+from napari_unet.errors import ConfigError
+from napari_unet.spec import ClassInfo
+
+__all__ = ["ArraySource", "Job", "Output", "PredictJob", "TrainJob", "job_from_yaml", "job_to_yaml"]
+
+
+class ArraySource(Settings):
+    """Where an image or its labels lie, for another process to open."""
+
+    path: str = Field(
+        min_length=1, description="A TIFF, PNG or zarr; absolute, or relative to where the run starts."
+    )
+    series: int = Field(0, ge=0, description="Which image of a file that holds several.")
+    level: int = Field(0, ge=0, description="Which level of a pyramid; 0 is full resolution.")
+    axes: str | None = Field(
+        None,
+        pattern="^[TZCYXS]*$",
+        description="Letters of its axes, where the file does not say or the user said otherwise.",
+    )
+
+
+class TrainJob(Settings):
+    """Train a network on images and what was painted on them."""
+
+    kind: Literal["train"] = "train"
+    images: tuple[ArraySource, ...] = Field(min_length=1, description="Images.")
+    labels: tuple[ArraySource, ...] = Field(
+        min_length=1, description="Labels, one for each image, in the same order."
+    )
+    out: str = Field(min_length=1, description="The run folder.")
+    network: UNetConfig = Field(
+        default_factory=UNetConfig,
+        description="Shape of the network; its channels and classes are set from the data.",
+    )
+    train: TrainConfig = Field(default_factory=TrainConfig)
+    unpainted: Literal["background", "ignore"] = Field(
+        "background",
+        title="Unpainted is",
+        description="What 0 means in the labels: background, or not annotated.",
+    )
+    background_value: int | None = Field(
+        None,
+        ge=1,
+        title="Background value",
+        description="With unpainted = ignore: the painted value that means background.",
+    )
+    not_finite: Literal["refuse", "ignore"] = Field(
+        "refuse",
+        title="NaN pixels",
+        description="Refuse an image with NaN or infinite pixels, or set them to 0 and not train on them.",
+    )
+    classes: tuple[ClassInfo, ...] = Field(
+        (), description="Names and colours of painted values, where the user gave some."
+    )
+    name: str = Field(
+        "unet", min_length=1, max_length=200, title="Name", description="What to call the model."
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if len(self.images) != len(self.labels):
+            raise ConfigError(
+                f"A job needs one labels source for each image, but has {len(self.labels)} for {len(self.images)}."
+            )
+        if self.unpainted == "background" and self.background_value is not None:
+            raise ConfigError(
+                "A background value is only used where unpainted pixels are ignored: "
+                "set unpainted to ignore, or leave the background value out."
+            )
+        return self
+
+
+class Output(Settings):
+    """One thing a segmentation writes."""
+
+    kind: Literal["labels", "probabilities"] = Field(
+        "labels", title="Output", description="Class labels, or the probability of each class."
+    )
+    path: str = Field(min_length=1, description="A .zarr folder or an .ome.tif file.")
+
+
+class PredictJob(Settings):
+    """Apply a model to an image."""
+
+    kind: Literal["predict"] = "predict"
+    model: str = Field(min_length=1, description="A .unet file.")
+    image: ArraySource
+    outputs: tuple[Output, ...] = Field(min_length=1, description="What to write, and where.")
+    window: tuple[tuple[int, int], tuple[int, int], tuple[int, int]] | None = Field(
+        None,
+        description="(start, stop) in slices, y and x of the part to segment; the rest of the output is 0. None for all.",
+    )
+    config: PredictConfig = Field(default_factory=PredictConfig)
+    overwrite: bool = Field(False, title="Overwrite", description="Replace an output that another run made.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        kinds = [output.kind for output in self.outputs]
+        paths = [output.path for output in self.outputs]
+        if len(set(kinds)) != len(kinds) or len(set(paths)) != len(paths):
+            raise ConfigError(
+                f"Each output is written once, to a path of its own, but the job asks for {kinds} at {paths}."
+            )
+        for output in self.outputs:
+            if not output.path.lower().endswith((".zarr", ".ome.tif", ".ome.tiff")):
+                raise ConfigError(
+                    f"{output.path}: an output is a .zarr folder or an .ome.tif file; give it one of these endings."
+                )
+        for axis, (start, stop) in zip(("slice", "y", "x"), self.window or (), strict=False):
+            if not 0 <= start < stop:
+                raise ConfigError(
+                    f"The window's {axis} range {start} to {stop} is empty: its stop must be above its start, from 0 up."
+                )
+        return self
+
+
+Job = Annotated[TrainJob | PredictJob, Field(discriminator="kind")]
+
+
+def job_to_yaml(job: TrainJob | PredictJob) -> str:
+    """Write a job as YAML, every setting spelled out."""
+    return yaml.safe_dump(job.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def job_from_yaml(text: str) -> TrainJob | PredictJob:
+    """Read a job from YAML (or JSON, which is YAML too).
+
+    Raises
+    ------
+    ConfigError
+        If the text is not YAML, or not a job.
+    """
+    try:
+        content: Any = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"This is not YAML: {' '.join(str(error).split())}.") from None
+    if not isinstance(content, dict) or content.get("kind") not in ("train", "predict"):
+        raise ConfigError("This is not a job: it needs 'kind: train' or 'kind: predict'.")
+    cls = TrainJob if content["kind"] == "train" else PredictJob
+    return cls(**{str(key): value for key, value in content.items()})

@@ -1,0 +1,264 @@
+"""Images and what was painted on them, made ready to train on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_unet.data.axes import Stack
+from napari_unet.data.labels import (
+    IGNORE,
+    ClassMap,
+    Unpainted,
+    as_integers,
+    check_same_shape,
+    distinct,
+    fit_class_map,
+)
+from napari_unet.data.normalize import Range, Survey, survey
+from napari_unet.errors import DataError
+from napari_unet.events import Stop, never_stop
+
+__all__ = ["Dataset", "Example", "NotFinite", "prepare"]
+
+NotFinite = Literal["refuse", "ignore"]
+
+_MANY_CLASSES = 32
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    """One slice to train on.
+
+    Parameters
+    ----------
+    image : ndarray of float32, shape (Y, X, C)
+        Pixels in the brightness range of their own stack, all finite.
+    target : ndarray of uint8, shape (Y, X)
+        Class index of each pixel, or `napari_unet.data.labels.IGNORE`.
+    group : int
+        Which image it comes from.
+    index : int
+        Which slice of that image.
+    """
+
+    image: NDArray[np.float32]
+    target: NDArray[np.uint8]
+    group: int
+    index: int
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Everything that a training needs to know of its images.
+
+    Parameters
+    ----------
+    examples : tuple of Example
+        The slices to train on, by image and slice. Empty if the preparation was stopped.
+    class_map : ClassMap
+        What the class indices mean.
+    range : Range
+        The usual brightness of the images: the median of their ranges, for each channel.
+    painted : int
+        Pixels with a label other than 0.
+    warnings : tuple of str
+        Plain sentences that the user should read.
+    """
+
+    examples: tuple[Example, ...]
+    class_map: ClassMap
+    range: Range
+    painted: int
+    warnings: tuple[str, ...] = ()
+
+
+def prepare(
+    images: Sequence[Stack],
+    labels: Sequence[Stack],
+    *,
+    unpainted: Unpainted,
+    background_value: int | None = None,
+    not_finite: NotFinite = "refuse",
+    lower: float = 1.0,
+    upper: float = 99.8,
+    stop: Stop = never_stop,
+) -> Dataset:
+    """Check images and labels, and load the slices that can be trained on.
+
+    Of a stack only slices with paint are loaded. A single image without paint is loaded where
+    unpainted means background: it shows that there is nothing to find.
+
+    Parameters
+    ----------
+    images : sequence of Stack
+        Images with the same number of channels.
+    labels : sequence of Stack
+        The labels of each, in the same order, of the same size, without channels.
+    unpainted : {"background", "ignore"}
+        What 0 means in the labels.
+    background_value : int, optional
+        With ``unpainted="ignore"``: the painted value that means background.
+    not_finite : {"refuse", "ignore"}
+        Whether an image with NaN or infinite pixels is refused, or those pixels become 0 and are
+        not trained on.
+    lower, upper : float
+        Percentiles that become 0 and 1, from the whole of each image.
+    stop : callable
+        Asked now and then. Once it answers True, a dataset without examples is returned.
+
+    Returns
+    -------
+    Dataset
+        The examples and what they mean.
+
+    Raises
+    ------
+    DataError
+        If the images and labels do not belong together, or there is nothing to learn from them.
+    """
+    _check_pairs(images, labels)
+    paint = [_find_paint(stack, unpainted, stop) for stack in labels]
+    if stop():
+        return _stopped(images[0].shape[3], unpainted)
+    found = (values for p in paint for values in p.values)
+    class_map = fit_class_map(found, unpainted, background_value, _common_name(labels))
+    looks = [survey(image, lower, upper, stop) for image in images]
+    if stop():
+        return _stopped(images[0].shape[3], unpainted)
+    warnings = [text for p, stack in zip(paint, labels, strict=True) for text in p.warn(stack)]
+    warnings += [
+        text for look, image in zip(looks, images, strict=True) for text in _judge(look, image, not_finite)
+    ]
+    warnings += _doubts(class_map, paint)
+    examples: list[Example] = []
+    for group, (image, stack, look) in enumerate(zip(images, labels, looks, strict=True)):
+        for index in paint[group].slices:
+            if stop():
+                return _stopped(images[0].shape[3], unpainted)
+            examples.append(_load(image, stack, look, class_map, group, index))
+    if not any((example.target != IGNORE).any() for example in examples):
+        raise DataError(
+            f"Every painted pixel of labels {_common_name(labels)!r} lies on a NaN or infinite pixel, so nothing can be trained on. "
+            "Paint on pixels that have a value, or repair the image."
+        )
+    return Dataset(tuple(examples), class_map, _usual(looks), sum(p.painted for p in paint), tuple(warnings))
+
+
+@dataclass
+class _Paint:
+    """What is painted on one image: slices to train on, their values, painted pixels."""
+
+    slices: list[int] = field(default_factory=list)
+    values: list[NDArray[np.int64]] = field(default_factory=list)
+    painted: int = 0
+    left_out: int = 0
+
+    def warn(self, labels: Stack) -> list[str]:
+        """Say which slices are not trained on, where the user might think they are."""
+        if not self.left_out:
+            return []
+        return [
+            f"{self.left_out} of the {labels.shape[0]} slices of labels {labels.name!r} have no paint, so they are not trained on."
+        ]
+
+
+def _check_pairs(images: Sequence[Stack], labels: Sequence[Stack]) -> None:
+    if not images or len(images) != len(labels):
+        raise DataError(
+            f"Training needs labels for each image, but has {len(images)} images and {len(labels)} labels: choose one of each, in pairs."
+        )
+    for image, stack in zip(images, labels, strict=True):
+        check_same_shape(image, stack)
+        if image.shape[3] != images[0].shape[3]:
+            raise DataError(
+                f"The number of channels is {image.shape[3]} in image {image.name!r} but {images[0].shape[3]} in {images[0].name!r}. "
+                "All images of a training need as many: convert them, or train on those that agree."
+            )
+
+
+def _find_paint(labels: Stack, unpainted: Unpainted, stop: Stop) -> _Paint:
+    paint = _Paint()
+    for n in range(labels.shape[0]):
+        if stop():
+            break
+        painted = as_integers(labels.read(n)[..., 0], labels.name)
+        count = int(np.count_nonzero(painted))
+        if count or (unpainted == "background" and labels.shape[0] == 1):
+            paint.slices.append(n)
+            paint.values.append(distinct(painted))
+            paint.painted += count
+        elif unpainted == "background":
+            paint.left_out += 1
+    return paint
+
+
+def _judge(look: Survey, image: Stack, not_finite: NotFinite) -> list[str]:
+    """Refuse or warn of an image by what its survey found."""
+    warnings = []
+    if look.first_not_finite is not None:
+        n, y, x, c = look.first_not_finite
+        found = f"{look.not_finite} {'value that is' if look.not_finite == 1 else 'values that are'} NaN or infinite"
+        place = f"slice {n}, y {y}, x {x}" + (f", channel {c}" if image.shape[3] > 1 else "")
+        if not_finite == "refuse":
+            raise DataError(
+                f"Image {image.name!r} has {found}, the first at {place}. One such pixel silently ruins a training: "
+                "repair the image, or choose to ignore NaN pixels (they become 0 and are not trained on)."
+            )
+        warnings.append(
+            f"Image {image.name!r} has {found}, the first at {place}: set to 0 and not trained on."
+        )
+    channels = [str(c) for c, constant in enumerate(look.constant) if constant]
+    if len(channels) == len(look.constant):
+        warnings.append(
+            f"Image {image.name!r} is constant: every pixel has the same value, so there is nothing to see in it."
+        )
+    elif channels:
+        warnings.append(
+            f"Image {image.name!r} is constant in channel {', '.join(channels)}: nothing can be learned from it."
+        )
+    return warnings
+
+
+def _doubts(class_map: ClassMap, paint: Sequence[_Paint]) -> list[str]:
+    """Say what is allowed but seldom meant."""
+    warnings = []
+    if len(class_map.values) > _MANY_CLASSES:
+        warnings.append(
+            f"The labels hold {len(class_map.values)} classes. If each value is one object, "
+            "give all objects of a kind the same value (labels > 0 becomes 1)."
+        )
+    if class_map.unpainted == "background" and not any(0 in values for p in paint for values in p.values):
+        warnings.append(
+            "No pixel is 0, so the network never sees background. If one of the painted values means background, "
+            "let unpainted pixels be ignored and name that value."
+        )
+    return warnings
+
+
+def _load(image: Stack, labels: Stack, look: Survey, class_map: ClassMap, group: int, index: int) -> Example:
+    pixels = image.read(index)
+    target = class_map.encode(as_integers(labels.read(index)[..., 0], labels.name))
+    if look.not_finite:
+        target[~np.isfinite(pixels).all(axis=-1)] = IGNORE
+    return Example(look.range.apply(pixels), target, group, index)
+
+
+def _usual(looks: Sequence[Survey]) -> Range:
+    """Take the median of the images' ranges: each image is normalised by its own, so a pooled histogram would mean less."""
+    low = np.median([look.range.low for look in looks], axis=0)
+    high = np.median([look.range.high for look in looks], axis=0)
+    return Range(tuple(low.tolist()), tuple(high.tolist()))
+
+
+def _common_name(labels: Sequence[Stack]) -> str:
+    return labels[0].name if len(labels) == 1 else f"{labels[0].name} and {len(labels) - 1} more"
+
+
+def _stopped(channels: int, unpainted: Unpainted) -> Dataset:
+    nothing = (0.0,) * channels
+    return Dataset((), ClassMap((0,), unpainted), Range(nothing, nothing), 0)

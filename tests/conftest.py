@@ -1,0 +1,48 @@
+"""Fixtures that several rooms use; no TensorFlow, no viewer."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from napari_unet.config import TrainConfig, UNetConfig
+from napari_unet.data.synthetic import cells
+from napari_unet.files.tiff import write_tiff
+from napari_unet.jobs import ArraySource, TrainJob
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Folder of real labelled data; tests that need it are extra."""
+    folder = Path(os.environ.get("NAPARI_UNET_DATA", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no real data at {folder}: set NAPARI_UNET_DATA to run this extra test")
+    return folder
+
+
+@pytest.fixture
+def cells_files(tmp_path: Path) -> tuple[Path, Path]:
+    """Image and labels of a few cells, 64 x 96 pixels, as OME-TIFF."""
+    image, labels, _ = cells((64, 96), seed=1)
+    paths = tmp_path / "cells.image.ome.tif", tmp_path / "cells.labels.ome.tif"
+    for path, array in zip(paths, (image, labels), strict=True):
+        write_tiff(path, np.asarray(array), "YX", pixel_size={"Y": 0.5, "X": 0.5}, unit="micrometer")
+    return paths
+
+
+@pytest.fixture
+def tiny_job(cells_files: tuple[Path, Path], tmp_path: Path) -> TrainJob:
+    """A training that takes a second or two once TensorFlow is there."""
+    image, labels = cells_files
+    return TrainJob(
+        images=(ArraySource(path=str(image)),),
+        labels=(ArraySource(path=str(labels)),),
+        out=str(tmp_path / "run"),
+        network=UNetConfig(filters=2, depth=2),
+        train=TrainConfig(steps=12, patch=32, batch=2, warmup=2, checkpoint_seconds=0),
+    )

@@ -1,0 +1,275 @@
+"""The library that computes: loading it once, seeds, precision, devices, traced functions.
+
+TensorFlow is the default and the tested backend; ``KERAS_BACKEND`` set to ``jax`` or ``torch``
+chooses another. This module imports no Keras by itself, so it can say clearly why Keras or
+TensorFlow cannot be loaded.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import platform
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_unet.errors import BackendError
+
+__all__ = [
+    "Forward",
+    "Precision",
+    "compile_ahead",
+    "device_name",
+    "load_keras",
+    "policy",
+    "prepare",
+    "traced",
+    "versions",
+]
+
+Precision = Literal["float32", "bfloat16"]
+
+Forward = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]
+"""(B, Y, X, C) pixels, normalised, to (B, Y, X, L) outputs."""
+
+# Drivers of Mesa, which carry LLVM as TensorFlow does; both in one process end in a crash.
+_MESA = re.compile(r"/(libgallium[^/]*\.so|[^/]+_dri\.so)")
+
+_LIBRARIES = {"tensorflow": "TensorFlow", "jax": "JAX", "torch": "PyTorch"}
+
+
+def load_keras() -> Any:
+    """Import Keras with its backend, where that is possible and safe.
+
+    Returns
+    -------
+    module
+        ``keras``.
+
+    Raises
+    ------
+    BackendError
+        If a viewer with OpenGL lives in this process on Linux, or if Keras or its backend
+        is missing or cannot run on this processor.
+    """
+    _refuse_beside_viewer()
+    name = os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    if name == "tensorflow" and "tensorflow" not in sys.modules:
+        _check_processor()
+        # Its start-up notes go to the log of whoever asked for them, not to everyone's terminal.
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    library = _LIBRARIES.get(name, name)
+    try:
+        importlib.import_module(name)
+        return importlib.import_module("keras")
+    except ImportError as error:
+        # Several lines of advice about other platforms follow the first one.
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise BackendError(
+            f"{library} cannot be loaded ({reason}): "
+            f'install it with "{sys.executable} -m pip install --upgrade keras {name}".'
+        ) from error
+
+
+def prepare(precision: Precision = "float32", seed: int = 0) -> None:
+    """Set up the backend for one job: precision, seeds, memory.
+
+    Parameters
+    ----------
+    precision : {"float32", "bfloat16"}
+        Of the computation; weights are float32 in both.
+    seed : int
+        Of everything random in Keras: first weights and dropout.
+
+    Raises
+    ------
+    BackendError
+        As `load_keras`.
+    """
+    keras = load_keras()
+    keras.config.set_dtype_policy(_policy_name(precision))
+    keras.utils.set_random_seed(seed)
+    if keras.backend.backend() == "tensorflow":
+        _prepare_tensorflow()
+
+
+@contextmanager
+def policy(precision: Precision) -> Iterator[None]:
+    """Build layers in `precision` within this context."""
+    keras = load_keras()
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(_policy_name(precision))
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def device_name() -> str:
+    """Say in words what computes: ``"CPU"``, or ``"GPU: "`` and its name."""
+    match load_keras().backend.backend():
+        case "tensorflow":
+            import tensorflow as tf
+
+            gpus = tf.config.list_physical_devices("GPU")
+            name = tf.config.experimental.get_device_details(gpus[0]).get("device_name", "") if gpus else None
+        case "jax":
+            import jax
+
+            device = jax.devices()[0]
+            name = None if device.platform == "cpu" else device.device_kind
+        case _:
+            import torch
+
+            name = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return "CPU" if name is None else f"GPU: {name}".removesuffix(": ")
+
+
+def compile_ahead() -> bool:
+    """Whether Keras should hand training steps to a compiler.
+
+    JAX traces only when it compiles. For TensorFlow it would be XLA, which is slower on a CPU.
+    """
+    return bool(load_keras().backend.backend() == "jax")
+
+
+def traced(network: Any) -> Forward:
+    """Make a fast function of a network in inference mode.
+
+    It is traced once, for all sizes, and follows the network's weights when they change.
+    `model.predict` costs more: a fixed time for each call, and eager bookkeeping.
+
+    Parameters
+    ----------
+    network : keras.Model
+        From (B, Y, X, C) to (B, Y, X, L).
+
+    Returns
+    -------
+    callable
+        From a float32 array (B, Y, X, C) to a float32 array (B, Y, X, L). Y and X are multiples
+        of the network's stride.
+    """
+    match load_keras().backend.backend():
+        case "tensorflow":
+            return _traced_tensorflow(network)
+        case "jax":
+            return _traced_jax(network)
+        case _:
+            return _traced_torch(network)
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the libraries that a model depends on."""
+    name = str(load_keras().backend.backend())
+    found = {"python": platform.python_version()}
+    for package in ("napari-unet", "keras", name, "numpy"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            module = sys.modules.get(package)
+            if module is not None:  # tensorflow-cpu and its like install the same module
+                found[package] = str(module.__version__)
+    return found
+
+
+def _policy_name(precision: Precision) -> str:
+    return "float32" if precision == "float32" else "mixed_bfloat16"
+
+
+def _refuse_beside_viewer() -> None:
+    """Refuse to load TensorFlow where it would crash the viewer."""
+    if not sys.platform.startswith("linux"):
+        return
+    if _viewer_lives() or _mesa_is_loaded():
+        raise BackendError(
+            "Keras cannot be loaded in a process that shows a napari viewer: on Linux its libraries and the viewer's "
+            "OpenGL driver crash each other. Run the job beside it with napari_unet.run_in_worker(job), or in a script "
+            "without a viewer."
+        )
+
+
+def _viewer_lives() -> bool:
+    """Whether a viewer is open, asked without importing napari."""
+    viewer = sys.modules.get("napari.viewer")
+    return viewer is not None and viewer.current_viewer() is not None
+
+
+def _mesa_is_loaded() -> bool:
+    try:
+        return _MESA.search(Path("/proc/self/maps").read_text(errors="replace")) is not None
+    except OSError:
+        return False
+
+
+def _check_processor() -> None:
+    """Refuse a processor that TensorFlow would crash on."""
+    if not sys.platform.startswith("linux") or platform.machine() != "x86_64":
+        return
+    try:
+        text = Path("/proc/cpuinfo").read_text(errors="replace")
+    except OSError:
+        return
+    flags = re.search(r"^flags\s*:(.*)$", text, re.MULTILINE)
+    if flags is not None and "avx" not in flags.group(1).split():
+        raise BackendError(
+            "TensorFlow needs a processor with AVX instructions, which this one lacks: use another computer, "
+            "or install PyTorch and set the environment variable KERAS_BACKEND to torch."
+        )
+
+
+def _prepare_tensorflow() -> None:
+    import tensorflow as tf
+
+    gpus = tf.config.list_physical_devices("GPU")
+    if not gpus:
+        # Costs nothing on a CPU; on a GPU it would cost much of the speed.
+        tf.config.experimental.enable_op_determinism()
+    for gpu in gpus:
+        # Refused once the device is in use; it was set up before that, then.
+        with suppress(RuntimeError, ValueError):
+            tf.config.experimental.set_memory_growth(gpu, True)
+
+
+def _traced_tensorflow(network: Any) -> Forward:
+    import tensorflow as tf
+
+    signature = tf.TensorSpec((None, None, None, network.input_shape[-1]), tf.float32)
+    function = tf.function(
+        lambda pixels: network(pixels, training=False), input_signature=[signature], autograph=False
+    )
+    return lambda pixels: np.asarray(function(pixels).numpy(), np.float32)
+
+
+def _traced_jax(network: Any) -> Forward:
+    import jax
+
+    @jax.jit
+    def function(trainable: Any, other: Any, pixels: Any) -> Any:
+        return network.stateless_call(trainable, other, pixels, training=False)[0]
+
+    def forward(pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        trainable = [variable.value for variable in network.trainable_variables]
+        other = [variable.value for variable in network.non_trainable_variables]
+        return np.asarray(function(trainable, other, pixels), np.float32)
+
+    return forward
+
+
+def _traced_torch(network: Any) -> Forward:
+    import keras
+    import torch
+
+    def forward(pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        with torch.inference_mode():
+            return np.asarray(keras.ops.convert_to_numpy(network(pixels, training=False)), np.float32)
+
+    return forward

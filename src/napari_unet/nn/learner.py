@@ -1,0 +1,123 @@
+"""A network that is being trained: its weights, averages and optimizer, as one thing to step, save and restore."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_unet.config import TrainConfig, UNetConfig
+from napari_unet.errors import ModelError
+from napari_unet.nn import backend
+from napari_unet.nn.batches import Batch
+from napari_unet.nn.losses import SegmentationLoss
+from napari_unet.nn.model import Arrays, read_weights
+from napari_unet.nn.network import build_unet
+from napari_unet.nn.optimizer import GuardedAdam, average_momentum, learning_rate
+
+if TYPE_CHECKING:
+    import keras
+else:
+    keras = backend.load_keras()
+
+__all__ = ["Learner"]
+
+
+class Learner:
+    """A network with fresh weights and its optimizer.
+
+    Parameters
+    ----------
+    network : UNetConfig
+        Shape of the network.
+    config : TrainConfig
+        Precision and learning rate.
+    seed : int
+        Of the first weights and of dropout.
+    """
+
+    def __init__(self, network: UNetConfig, config: TrainConfig, seed: int) -> None:
+        backend.prepare(config.precision, seed)
+        self._config = config
+        self.network = build_unet(network)
+        self.forward = backend.traced(self.network)
+        self._optimizer = GuardedAdam()
+        self._optimizer.build(self.network.trainable_variables)
+        self.network.compile(
+            optimizer=self._optimizer, loss=SegmentationLoss(), jit_compile=backend.compile_ahead()
+        )
+
+    def step(self, batch: Batch, step: int, steps: int, factor: float) -> tuple[float, bool]:
+        """Do one training step.
+
+        Parameters
+        ----------
+        batch : tuple of ndarray
+            Images (B, P, P, C) and targets (B, P, P).
+        step, steps : int
+            Steps done, and planned in all (0 if not known yet).
+        factor : float
+            Of the learning rate.
+
+        Returns
+        -------
+        loss : float
+            Of this batch.
+        sound : bool
+            False if the loss or a gradient wasn't finite; then no weight has changed or will harm.
+        """
+        config, optimizer = self._config, self._optimizer
+        optimizer.rate.assign(factor * learning_rate(step, steps, config.learning_rate, config.warmup))
+        optimizer.momentum.assign(average_momentum(step))
+        before = int(optimizer.skipped.numpy())
+        loss = float(self.network.train_on_batch(*batch, return_dict=True)["loss"])
+        return loss, bool(np.isfinite(loss)) and int(optimizer.skipped.numpy()) == before
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Within this context the network has its averaged weights."""
+        variables = self.network.trainable_variables
+        if int(self._optimizer.iterations.numpy()) == 0:  # no average yet
+            yield
+            return
+        raw = [np.array(variable.numpy()) for variable in variables]
+        self._optimizer.finalize_variable_values(variables)
+        try:
+            yield
+        finally:
+            for variable, value in zip(variables, raw, strict=True):
+                variable.assign(value)
+
+    def averaged_weights(self) -> Arrays:
+        """Copy the averaged weights out, by name."""
+        with self.averaged():
+            return read_weights(self.network)
+
+    def state(self) -> dict[str, npt.NDArray[Any]]:
+        """Copy all that the next steps depend on: weights, optimizer, averages, dropout's random state."""
+        return {name: np.array(variable.numpy()) for name, variable in self._variables().items()}
+
+    def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Go on from what `state` returned.
+
+        Raises
+        ------
+        ModelError
+            If it is of another network.
+        """
+        variables = self._variables()
+        if {name: tuple(v.shape) for name, v in variables.items()} != {k: v.shape for k, v in state.items()}:
+            raise ModelError(
+                "The checkpoint belongs to another network than this job asks for: "
+                "start in a new run folder, or restore the job's settings."
+            )
+        for name, variable in variables.items():
+            variable.assign(state[name])
+
+    def _variables(self) -> dict[str, Any]:
+        # Numbered: the paths that Keras gives change for the second network of a process.
+        parts = {"network": self.network.variables, "optimizer": self._optimizer.variables}
+        return {f"{part}/{i:04d}": v for part, variables in parts.items() for i, v in enumerate(variables)}

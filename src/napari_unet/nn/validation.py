@@ -1,0 +1,167 @@
+"""Measuring a network on the region that was held out from training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_unet.data.axes import Stack
+from napari_unet.data.dataset import Example
+from napari_unet.data.labels import IGNORE
+from napari_unet.data.normalize import Range
+from napari_unet.data.tiling import Halo, Tile, chunk_shape, plan
+from napari_unet.events import Stop, never_stop
+from napari_unet.nn.backend import Forward
+from napari_unet.nn.prediction import compute_tile
+
+__all__ = ["THRESHOLDS", "Quality", "measure"]
+
+THRESHOLDS: npt.NDArray[np.float32] = np.round(np.arange(1, 20) * 0.05, 2).astype(np.float32)
+"""Candidates for the threshold of two classes."""
+
+_MAX_PIXELS = 1_000_000
+
+
+@dataclass(frozen=True)
+class Quality:
+    """How good a network is.
+
+    Parameters
+    ----------
+    loss : float
+        Cross-entropy plus soft Dice over the whole region, as in training.
+    score : float
+        Mean Dice of the classes that are there, background counted in, 0 to 1; at the threshold,
+        for two classes. The background counts because which of two classes is the thin one that
+        matters is not known: foreground alone would favour merged cells in a membrane image.
+    threshold : float
+        Two classes: the candidate with the highest score; of equals the one nearest to 0.5. Else 0.5.
+    """
+
+    loss: float
+    score: float
+    threshold: float
+
+
+def measure(
+    forward: Forward,
+    examples: Sequence[Example],
+    classes: int,
+    halo: Halo,
+    stride: int,
+    stop: Stop = never_stop,
+) -> Quality | None:
+    """Measure a network on whole examples.
+
+    Parameters
+    ----------
+    forward : callable
+        From pixels to logits (`napari_unet.nn.backend.traced`).
+    examples : sequence of Example
+        What was held out.
+    classes : int
+        Classes, background counted in.
+    halo, stride
+        Of the network, for examples that are computed in tiles.
+    stop : callable
+        Asked before each tile.
+
+    Returns
+    -------
+    Quality or None
+        None if stopped.
+    """
+    tally = _Tally(classes)
+    for example in examples:
+        stack = Stack(example.image, "YXC", "held out")
+        channels = example.image.shape[-1]
+        as_is = Range((0.0,) * channels, (1.0,) * channels)  # examples are normalised already
+        shape = (example.target.shape[0], example.target.shape[1])
+        for tile in _painted(plan(shape, _chunk(shape, halo, stride), halo, stride), example):
+            if stop():
+                return None
+            tally.add(compute_tile(forward, stack, 0, tile, stride, as_is), example.target[tile.write])
+    return tally.quality()
+
+
+class _Tally:
+    """Counts over the painted pixels seen so far."""
+
+    def __init__(self, classes: int) -> None:
+        self._classes = classes
+        self._entropy = 0.0
+        self._expected = np.zeros(classes)  # sum of probabilities, by class
+        self._overlap = np.zeros(classes)  # the same over the pixels of that class
+        self._truth = np.zeros(classes)
+        # Pixels by truth and by predicted class; for two classes by how many thresholds they reach.
+        self._counts = np.zeros((classes, len(THRESHOLDS) + 1 if classes == 2 else classes), np.int64)
+
+    def add(self, logits: npt.NDArray[np.float32], target: npt.NDArray[np.uint8]) -> None:
+        painted = target != IGNORE
+        truth = target[painted].astype(np.intp)
+        log_p = _log_probabilities(logits[painted])
+        of_truth = log_p[np.arange(len(truth)), truth]
+        p = np.exp(log_p)
+        self._entropy -= float(of_truth.sum())
+        self._expected += p.sum(0)
+        self._overlap += np.bincount(truth, np.exp(of_truth), self._classes)
+        self._truth += np.bincount(truth, minlength=self._classes)
+        if self._classes == 2:
+            answer = np.searchsorted(THRESHOLDS, p[:, 1].astype(np.float32), side="right")
+        else:
+            answer = log_p.argmax(1)
+        columns = self._counts.shape[1]
+        pairs = np.bincount(truth * columns + answer, minlength=self._counts.size)
+        self._counts += pairs.reshape(self._counts.shape)
+
+    def quality(self) -> Quality:
+        there = self._truth > 0
+        soft = 2 * self._overlap / np.maximum(self._expected + self._truth, 1e-6)
+        loss = float(self._entropy / max(self._truth.sum(), 1.0))
+        loss += float((1 - soft[there]).mean()) if there.any() else 0.0
+        if self._classes == 2:
+            return self._two_classes(loss)
+        return Quality(loss, _mean_dice(self._counts, there), 0.5)
+
+    def _two_classes(self, loss: float) -> Quality:
+        # Pixels of each truth that reach threshold i, and those that do not.
+        above = self._counts[:, ::-1].cumsum(1)[:, ::-1][:, 1:]
+        below = self._truth[:, None].astype(np.int64) - above
+        scores = np.array(
+            [
+                _mean_dice(np.stack([below[:, i], above[:, i]], axis=1), self._truth > 0)
+                for i in range(len(THRESHOLDS))
+            ]
+        )
+        best = min(np.flatnonzero(scores == scores.max()), key=lambda i: (abs(i - len(scores) // 2), i))
+        return Quality(loss, float(scores[best]), round(float(THRESHOLDS[best]), 2))
+
+
+def _mean_dice(counts: npt.NDArray[np.int64], there: npt.NDArray[np.bool_]) -> float:
+    """Mean Dice of the classes that are there, from (truth, predicted) pixel counts."""
+    agree = np.diag(counts)[there]
+    both = (counts.sum(0) + counts.sum(1))[there]
+    return float((2 * agree / both).mean()) if agree.size else 0.0
+
+
+def _log_probabilities(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """(pixels, L) logits to (pixels, classes) log-probabilities."""
+    z = logits.astype(np.float64)
+    if z.shape[-1] == 1:
+        z = np.concatenate([np.zeros_like(z), z], axis=-1)
+    z -= z.max(-1, keepdims=True)
+    return np.asarray(z - np.log(np.exp(z).sum(-1, keepdims=True)))
+
+
+def _chunk(shape: tuple[int, int], halo: Halo, stride: int) -> tuple[int, int]:
+    # A deep network whose halo alone exceeds the limit is measured in tiles of about its halo's size.
+    least = (halo.before + halo.after + 2 * stride) ** 2
+    return chunk_shape(shape, halo, stride, max(_MAX_PIXELS, 2 * least))
+
+
+def _painted(tiles: Sequence[Tile], example: Example) -> list[Tile]:
+    """Tiles with something to measure."""
+    return [tile for tile in tiles if (example.target[tile.write] != IGNORE).any()]

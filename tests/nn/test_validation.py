@@ -1,0 +1,76 @@
+"""Measuring on the held-out region."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from napari_unet.data.dataset import Example
+from napari_unet.data.labels import IGNORE
+from napari_unet.data.tiling import Halo
+from napari_unet.nn.losses import SegmentationLoss
+from napari_unet.nn.validation import THRESHOLDS, measure
+
+
+def example(image: np.ndarray, target: np.ndarray) -> Example:
+    return Example(image.astype(np.float32), target.astype(np.uint8), 0, 0)
+
+
+def see(pixels: np.ndarray) -> np.ndarray:
+    """A network that answers with its input."""
+    return pixels
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10_000), st.sampled_from([2, 3]))
+def test_loss_is_the_one_of_training(seed: int, classes: int) -> None:
+    rng = np.random.default_rng(seed)
+    target = rng.integers(0, classes, (9, 12)).astype(np.uint8)
+    target[rng.random(target.shape) < 0.3] = IGNORE
+    logits = rng.normal(0, 2, (9, 12, 1 if classes == 2 else classes)).astype(np.float32)
+    quality = measure(see, [example(logits, target)], classes, Halo(0, 0), 1)
+    assert quality is not None
+    assert quality.loss == pytest.approx(float(SegmentationLoss()(target[None], logits[None])), abs=1e-4)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10_000))
+def test_threshold_has_the_best_dice(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    target = rng.integers(0, 2, (20, 20)).astype(np.uint8)
+    p = np.clip(rng.normal(0.4 + 0.3 * target, 0.2), 0.01, 0.99).astype(np.float32)
+    quality = measure(see, [example(np.log(p / (1 - p))[..., None], target)], 2, Halo(0, 0), 1)
+    assert quality is not None
+
+    def dice(threshold: float) -> float:
+        answer, truth = p >= threshold, target == 1
+        pairs = ((answer, truth), (~answer, ~truth))
+        return float(np.mean([2 * (ours & theirs).sum() / (ours.sum() + theirs.sum()) for ours, theirs in pairs]))
+
+    assert quality.score == pytest.approx(max(map(dice, THRESHOLDS)), abs=1e-2)
+    assert dice(quality.threshold) == pytest.approx(quality.score, abs=1e-2)
+
+
+def test_of_equal_thresholds_the_middle_one_counts() -> None:
+    target = np.array([[0, 1], [1, 0]])
+    quality = measure(see, [example(np.where(target, 9.0, -9.0)[..., None], target)], 2, Halo(0, 0), 1)
+    assert quality is not None
+    assert (quality.score, quality.threshold) == (1.0, 0.5)
+
+
+def test_score_is_the_mean_over_the_classes_with_background() -> None:
+    target = np.array([[0, 0, 1, 1, 2, 2, 2, IGNORE]])
+    answer = np.array([[0, 1, 1, 1, 2, 2, 0, 1]])
+    logits = 5 * np.eye(3)[answer]
+    quality = measure(see, [example(logits, target)], 3, Halo(0, 0), 1)
+    assert quality is not None
+    assert quality.score == pytest.approx((2 * 1 / (2 + 2) + 2 * 2 / (2 + 3) + 2 * 2 / (3 + 2)) / 3)
+    assert quality.threshold == 0.5
+
+
+def test_stopped_is_none() -> None:
+    assert (
+        measure(see, [example(np.zeros((4, 4, 1)), np.ones((4, 4)))], 2, Halo(0, 0), 1, lambda: True) is None
+    )

@@ -1,0 +1,209 @@
+"""Run a job, or do the same with arrays.
+
+The docks (through the worker), the command line and scripts all come through here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from os import PathLike
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_unet.config import PredictConfig, TrainConfig, UNetConfig
+from napari_unet.data.axes import ArrayLike, Stack, guess_axes
+from napari_unet.data.dataset import prepare
+from napari_unet.events import Notify, Report, Stop, ignore_events, never_stop
+from napari_unet.files.model import read_model_file, save_model_file
+from napari_unet.jobs import PredictJob, TrainJob
+from napari_unet.prediction_run import run_prediction
+from napari_unet.training_run import make_card, run_training, train_on
+
+if TYPE_CHECKING:
+    from napari_unet.nn.model import UNetModel
+
+__all__ = ["load_model", "predict", "run", "save_model", "train"]
+
+
+def run(job: TrainJob | PredictJob, notify: Notify = ignore_events, stop: Stop = never_stop) -> Report:
+    """Run a job to its end, or until `stop` says so.
+
+    A job whose run folder or output holds an interrupted run of the same job goes on from
+    there.
+
+    Parameters
+    ----------
+    job : TrainJob or PredictJob
+        What to read, which settings, where to write.
+    notify : callable
+        Is given each event.
+    stop : callable
+        Is asked after each step or tile; True ends the run with what it has.
+
+    Returns
+    -------
+    Report
+        What the run left behind.
+
+    Raises
+    ------
+    NapariUNetError
+        If an input cannot be used or an output cannot be written.
+    """
+    match job:
+        case TrainJob():
+            return run_training(job, notify, stop)
+        case PredictJob():
+            return run_prediction(job, notify, stop)
+
+
+def load_model(path: str | PathLike[str]) -> UNetModel:
+    """Load a model from a ``.unet`` file.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+        The file.
+
+    Returns
+    -------
+    UNetModel
+        The card and the network.
+
+    Raises
+    ------
+    FileError
+        If the file is damaged, too new, or not a napari-unet model.
+    BackendError
+        If TensorFlow cannot be used in this process.
+    """
+    spec, arrays = read_model_file(path)
+    from napari_unet.nn import backend
+    from napari_unet.nn.model import UNetModel
+
+    backend.prepare("float32", seed=0)
+    return UNetModel.from_arrays(spec, arrays)
+
+
+def save_model(model: UNetModel, path: str | PathLike[str]) -> None:
+    """Save a model as a ``.unet`` file, whole or not at all.
+
+    Raises
+    ------
+    FileError
+        If the file cannot be written; an older file of that name is then still there.
+    """
+    save_model_file(path, model.spec, model.arrays())
+
+
+def train(
+    images: Sequence[ArrayLike],
+    labels: Sequence[ArrayLike],
+    network: UNetConfig | None = None,
+    config: TrainConfig | None = None,
+    *,
+    unpainted: Literal["background", "ignore"] = "background",
+    background_value: int | None = None,
+    axes: str | None = None,
+    name: str = "unet",
+    notify: Notify = ignore_events,
+    stop: Stop = never_stop,
+) -> UNetModel:
+    """Train a U-Net on arrays, in this process.
+
+    Parameters
+    ----------
+    images : sequence of array-like
+        Images; ``(Y, X)``, or more axes as named by `axes`.
+    labels : sequence of array-like of int
+        What was painted on each, of the same shape without channels.
+    network : UNetConfig, optional
+        Shape of the network; channels and classes are set from the data.
+    config : TrainConfig, optional
+        How to train.
+    unpainted : {"background", "ignore"}
+        What 0 means in the labels.
+    background_value : int, optional
+        With ``unpainted="ignore"``: the painted value that means background.
+    axes : str, optional
+        Letters of the images' axes, of T, Z, C, Y, X and S (colour samples), e.g. ``"CYX"``.
+        Guessed from the number of dimensions where it is left out: YX, ZYX, TZYX.
+    name : str
+        What to call the model.
+    notify, stop : callable
+        Progress out, and the wish to stop in.
+
+    Returns
+    -------
+    UNetModel
+        The best model seen on the held-out part of the labels.
+
+    Raises
+    ------
+    DataError
+        If the images or labels cannot be used.
+    ModelError
+        If training fails, or is stopped before it learned anything.
+    """
+    pictures = [Stack(image, axes or guess_axes(image.shape), f"image {i}") for i, image in enumerate(images)]
+    paint = [
+        Stack(painted, _without_channels(picture.axes), f"labels {i}")
+        for i, (painted, picture) in enumerate(zip(labels, pictures, strict=True))
+    ]
+    dataset = prepare(pictures, paint, unpainted=unpainted, background_value=background_value, stop=stop)
+    spec = make_card(dataset, network or UNetConfig(), pictures, name=name)
+    return train_on(dataset, spec, config or TrainConfig(), notify=notify, stop=stop).model
+
+
+def predict(
+    model: UNetModel,
+    image: ArrayLike,
+    config: PredictConfig | None = None,
+    *,
+    output: Literal["labels", "probabilities"] = "labels",
+    axes: str | None = None,
+    notify: Notify = ignore_events,
+    stop: Stop = never_stop,
+) -> npt.NDArray[Any]:
+    """Segment an array, in this process.
+
+    Parameters
+    ----------
+    model : UNetModel
+        From `train` or `load_model`.
+    image : array-like
+        Of any size; read tile by tile.
+    config : PredictConfig, optional
+        How to apply the model.
+    output : {"labels", "probabilities"}
+        Class labels with the values that were painted, or probabilities.
+    axes : str, optional
+        Letters of the image's axes, as for `train`.
+    notify, stop : callable
+        Progress out, and the wish to stop in. What was not computed is 0.
+
+    Returns
+    -------
+    ndarray
+        Labels of shape ``(..., Y, X)``, the image's without channels; probabilities of that
+        shape for two classes, with the classes as first axis for more.
+
+    Raises
+    ------
+    ModelError
+        If the image has other channels than the model.
+    """
+    from napari_unet.nn.prediction import output_layout, segment
+
+    stack = Stack(image, axes or guess_axes(image.shape))
+    config = config or PredictConfig()
+    shape, _, dtype = output_layout(model.spec, stack, output, config)
+    result = np.zeros(shape, dtype)
+    segment(model, stack, config, {output: result}, notify=notify, stop=stop)
+    return result
+
+
+def _without_channels(axes: str) -> str:
+    return axes.replace("C", "").replace("S", "")

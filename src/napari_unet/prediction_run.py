@@ -1,0 +1,199 @@
+"""Run a prediction job: open model and image, segment into zarr, turn that into a TIFF if asked."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from napari_unet.data.axes import Stack
+from napari_unet.errors import DataError, FileError
+from napari_unet.events import Event, Notify, PredictStarted, Report, Stop
+from napari_unet.files.atomic import check_writable, file_error, make_folder
+from napari_unet.files.image import Image, open_source
+from napari_unet.files.model import read_model_file
+from napari_unet.files.tiff import write_tiff
+from napari_unet.files.zarr import chunk_done, create_result, open_result, result_attributes
+from napari_unet.jobs import Output, PredictJob
+from napari_unet.spec import ModelSpec
+
+__all__ = ["run_prediction"]
+
+
+@dataclass(frozen=True)
+class _Target:
+    """One output of a segmentation: the zarr that fills, and the TIFF it becomes, if it does."""
+
+    output: Output
+    group: Path
+    array: Any
+
+    @property
+    def is_tiff(self) -> bool:
+        return self.group != Path(self.output.path)
+
+
+def run_prediction(job: PredictJob, notify: Notify, stop: Stop) -> Report:
+    """Run a `PredictJob`; see `napari_unet.api.run`."""
+    started = time.monotonic()
+    _check_outputs(job)
+    spec, arrays = read_model_file(job.model)
+    image = open_source(job.image)
+    stack = image.stack
+    _check_window(job, stack)
+    targets, stopped = _segment(job, spec, arrays, image, notify, stop)
+    outputs: dict[str, str] = {
+        target.output.kind: str(target.group if stopped else target.output.path) for target in targets
+    }
+    if not stopped:
+        for target in targets:
+            _finish(target, image, spec)
+    return Report(
+        "predict",
+        outputs=outputs,
+        metrics={"megapixels": float(np.prod(stack.out_shape)) / 1e6},
+        seconds=time.monotonic() - started,
+        stopped=stopped,
+        message=_STOPPED if stopped else f"Segmented {stack.name!r} in {time.monotonic() - started:.0f} s.",
+    )
+
+
+_STOPPED = "Stopped. What is done is kept: the same job goes on from there."
+
+
+def _segment(
+    job: PredictJob, spec: ModelSpec, arrays: dict[str, Any], image: Image, notify: Notify, stop: Stop
+) -> tuple[list[_Target], bool]:
+    from napari_unet.nn import backend
+    from napari_unet.nn.model import UNetModel
+    from napari_unet.nn.prediction import best_chunk, segment
+
+    backend.prepare(job.config.precision, seed=0)
+    model = UNetModel.from_arrays(spec, arrays)
+    chunk = best_chunk(model, image.stack, job.config)
+    targets = [_open_target(job, output, spec, image, chunk) for output in job.outputs]
+    journal = targets[-1].array
+
+    def tell(event: Event) -> None:
+        if isinstance(event, PredictStarted):
+            event = replace(event, outputs={target.output.kind: str(target.group) for target in targets})
+        notify(event)
+
+    try:
+        stopped = segment(
+            model,
+            image.stack,
+            job.config,
+            {target.output.kind: target.array for target in targets},
+            chunk=journal.chunks[-2:],
+            window=job.window,
+            is_done=lambda index: chunk_done(journal, _with_classes(index, journal)),
+            notify=tell,
+            stop=stop,
+        )
+    except OSError as error:  # of zarr, while a chunk is written; the chunks before it are kept
+        raise file_error(targets[0].group, error) from error
+    return targets, stopped
+
+
+def _with_classes(index: tuple[int, ...], array: Any) -> tuple[int, ...]:
+    """Chunk index in an output whose first axis may be the classes, all in one chunk."""
+    return (0,) * (int(array.ndim) - len(index)) + index
+
+
+def _open_target(
+    job: PredictJob, output: Output, spec: ModelSpec, image: Image, chunk: tuple[int, int]
+) -> _Target:
+    """Open what an interrupted run of the same job left, or make a new result."""
+    from napari_unet.nn.prediction import output_layout
+
+    path = Path(output.path)
+    group = _group_of(path)
+    origin = _origin(job, output)
+    if group.exists() and _origin_of(group) == origin:
+        return _Target(output, group, open_result(group))
+    shape, axes, dtype = output_layout(spec, image.stack, output.kind, job.config)
+    height, width = shape[-2:]
+    classes = shape[:1] if axes.startswith("C") else ()
+    array = create_result(
+        group,
+        shape,
+        (*classes, *(1,) * (len(shape) - len(classes) - 2), min(chunk[0], height), min(chunk[1], width)),
+        dtype,
+        axes,
+        pixel_size=image.pixel_size,
+        unit=image.unit,
+        attributes={"origin": origin, "kind": output.kind, "classes": [c.model_dump() for c in spec.classes]},
+        channel_names=[c.name for c in spec.classes] if classes else (),
+        overwrite=job.overwrite or group != path,  # a scratch folder is ours alone
+    )
+    return _Target(output, group, array)
+
+
+def _group_of(path: Path) -> Path:
+    """Return the zarr that fills: the output itself, or a scratch folder beside a TIFF."""
+    return path if path.suffix == ".zarr" else path.with_name(f".{path.name}.zarr")
+
+
+def _check_outputs(job: PredictJob) -> None:
+    """Refuse, before anything is computed, what could not be written in the end."""
+    for output in job.outputs:
+        path = Path(output.path)
+        make_folder(path.parent)
+        if path != _group_of(path):
+            check_writable(path)
+            if path.exists() and not job.overwrite:
+                raise FileError(path, "exists already. Choose another name, or allow it to be overwritten.")
+
+
+def _origin_of(group: Path) -> str | None:
+    try:
+        return result_attributes(group).get("origin")
+    except FileError:
+        return None  # not a result of ours: create_result says so, or replaces a scratch folder
+
+
+def _origin(job: PredictJob, output: Output) -> str:
+    """Return a digest of all that a result depends on, to tell whether a run can go on with it."""
+    config = job.config.model_dump(exclude={"tile_megapixels"})  # changes the tiles, not the answer
+    image = _identity(job.image.path)
+    content = [_identity(job.model), image, job.image.model_dump(), output.kind, job.window, config]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def _identity(path: str) -> tuple[str, int, int]:
+    status = Path(path).stat()
+    return str(Path(path).absolute()), status.st_size, status.st_mtime_ns
+
+
+def _check_window(job: PredictJob, stack: Stack) -> None:
+    for axis, size, (_, end) in zip(("slices", "y", "x"), stack.shape, job.window or (), strict=False):
+        if end > size:
+            raise DataError(
+                f"The window ends at {end} along {axis}, but image {stack.name!r} has {size} there. "
+                "Give a window inside the image."
+            )
+
+
+def _finish(target: _Target, image: Image, spec: ModelSpec) -> None:
+    """Turn a complete scratch zarr into the TIFF that was asked for."""
+    if not target.is_tiff:
+        return
+    has_classes = target.array.ndim > len(image.stack.out_shape)
+    write_tiff(
+        target.output.path,
+        target.array,
+        ("C" if has_classes else "") + image.stack.out_axes,
+        pixel_size=image.pixel_size,
+        unit=image.unit,
+        channel_names=[c.name for c in spec.classes] if has_classes else (),
+        name=target.output.kind,
+        labels=target.output.kind == "labels",
+    )
+    shutil.rmtree(target.group, ignore_errors=True)

@@ -1,0 +1,179 @@
+"""Run a training job: open images and labels, train, keep everything in the run folder."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from napari_unet.config import TrainConfig, UNetConfig
+from napari_unet.data.axes import Stack
+from napari_unet.data.dataset import Dataset, prepare
+from napari_unet.events import Event, Notify, Report, StepDone, Stop, TrainStarted, Validated, Warned
+from napari_unet.files.image import Image, open_source
+from napari_unet.files.model import save_model_file
+from napari_unet.files.run import RunFolder
+from napari_unet.jobs import TrainJob
+from napari_unet.spec import ClassInfo, ModelSpec, Normalization, TrainingRecord
+
+if TYPE_CHECKING:
+    from napari_unet.nn.training import TrainResult
+
+__all__ = ["make_card", "run_training", "train_on"]
+
+_log = logging.getLogger(__name__)
+
+
+def run_training(job: TrainJob, notify: Notify, stop: Stop) -> Report:
+    """Run a `TrainJob`; see `napari_unet.api.run`."""
+    started = time.monotonic()
+    with RunFolder(job.out).create(job) as folder, _logging_to(folder.log_path, job):
+        images = [open_source(source) for source in job.images]
+        labels = [open_source(source) for source in job.labels]
+        for warning in _size_warnings(images, labels):
+            notify(Warned(warning))
+        dataset = prepare(
+            [image.stack for image in images],
+            [painted.stack for painted in labels],
+            unpainted=job.unpainted,
+            background_value=job.background_value,
+            not_finite=job.not_finite,
+            stop=stop,
+        )
+        if stop():
+            return Report("train", seconds=time.monotonic() - started, stopped=True, message=_NOTHING_YET)
+        spec = make_card(
+            dataset,
+            job.network,
+            [i.stack for i in images],
+            name=job.name,
+            classes=job.classes,
+            image=images[0],
+        )
+        result = train_on(dataset, spec, job.train, folder=folder, notify=notify, stop=stop)
+        save_model_file(folder.model_path, result.model.spec, result.model.arrays())
+        metrics = {"steps": float(result.steps)}
+        if result.score is not None:
+            metrics["held_out_dice"] = result.score
+        return Report(
+            "train",
+            outputs={"model": str(folder.model_path), "run": str(folder.path)},
+            metrics=metrics,
+            seconds=time.monotonic() - started,
+            stopped=result.stopped,
+            message=result.message,
+        )
+
+
+_NOTHING_YET = "Stopped before training began: nothing was learned yet, and nothing was lost."
+
+
+def train_on(
+    dataset: Dataset,
+    spec: ModelSpec,
+    config: TrainConfig,
+    *,
+    folder: RunFolder | None = None,
+    notify: Notify,
+    stop: Stop,
+) -> TrainResult:
+    """Train on a dataset; with a run folder, keep everything there and go on from what it holds."""
+    for warning in dataset.warnings:
+        notify(Warned(warning))
+    resume = folder.load_checkpoint() if folder else None
+    if folder:
+        folder.truncate_history(resume[1]["step"] if resume else 0)
+
+    def tell(event: Event) -> None:
+        if folder and isinstance(event, StepDone | Validated):
+            folder.append_history({"event": type(event).__name__, **asdict(event)})
+        elif folder and isinstance(event, TrainStarted):
+            event = replace(event, run=str(folder.path))
+        notify(event)
+
+    from napari_unet.nn import backend
+    from napari_unet.nn.training import train_network
+
+    backend.prepare(config.precision, config.seed)
+    return train_network(
+        dataset,
+        spec,
+        config,
+        save_model=(lambda spec, arrays: save_model_file(folder.model_path, spec, arrays))
+        if folder
+        else None,
+        save_checkpoint=folder.save_checkpoint if folder else None,
+        resume=resume,
+        notify=tell,
+        stop=stop,
+    )
+
+
+def make_card(
+    dataset: Dataset,
+    network: UNetConfig,
+    stacks: Sequence[Stack],
+    *,
+    name: str,
+    classes: Sequence[ClassInfo] = (),
+    image: Image | None = None,
+) -> ModelSpec:
+    """Fill in the model card as far as it is known before training."""
+    given = {info.value: info for info in classes}
+    values = dataset.class_map.values
+    channels = int(stacks[0].shape[3])
+    size = image.pixel_size if image else {}
+    return ModelSpec(
+        name=name,
+        network=network.replace(channels=channels, classes=len(values)),
+        axes="YXS" if "S" in stacks[0].axes else "YX" if channels == 1 else "YXC",
+        normalization=Normalization(low=dataset.range.low, high=dataset.range.high),
+        pixel_size=(size["Y"], size["X"]) if "Y" in size and "X" in size else None,
+        unit=image.unit if image else "pixel",
+        classes=tuple(
+            given.get(value, ClassInfo(value=value, name="background" if i == 0 else f"class {value}"))
+            for i, value in enumerate(values)
+        ),
+        unpainted=dataset.class_map.unpainted,
+        training=TrainingRecord(images=tuple(stack.name for stack in stacks), painted=dataset.painted),
+    )
+
+
+def _size_warnings(images: Sequence[Image], labels: Sequence[Image]) -> list[str]:
+    """Say where labels lie on another grid than their image, though the shapes agree."""
+    warnings = []
+    for image, painted in zip(images, labels, strict=True):
+        for axis in image.pixel_size.keys() & painted.pixel_size.keys():
+            ours, theirs = image.pixel_size[axis], painted.pixel_size[axis]
+            if abs(ours - theirs) > 1e-3 * abs(ours) and image.unit == painted.unit:
+                warnings.append(
+                    f"Image {image.name!r} has pixels of {ours:g} {image.unit} along {axis}, but its labels "
+                    f"{painted.name!r} of {theirs:g}: check that they belong together."
+                )
+    return warnings
+
+
+@contextmanager
+def _logging_to(path: Path, job: TrainJob) -> Iterator[None]:
+    """Write warnings of libraries and our own notes to the run's log while a job runs."""
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
+    root = logging.getLogger()
+    root.addHandler(handler)
+    logging.captureWarnings(True)
+    try:
+        _log.warning("run begins in process %d: %s", os.getpid(), job.name)
+        yield
+        _log.warning("run ends")
+    except BaseException:
+        _log.exception("run ends with an error")
+        raise
+    finally:
+        logging.captureWarnings(False)
+        root.removeHandler(handler)
+        handler.close()

@@ -1,0 +1,115 @@
+"""The command line: flags, tables, exit codes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from napari_unet.cli import main
+from napari_unet.config import PredictConfig, TrainConfig
+from napari_unet.events import Finished, StepDone, from_json
+from napari_unet.files.image import open_image
+from napari_unet.files.tiff import write_tiff
+from napari_unet.jobs import TrainJob, job_to_yaml
+
+
+def call(capfd: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    code = main(arguments)
+    out, err = capfd.readouterr()
+    return code, out, err
+
+
+def test_every_setting_is_a_flag(capfd: pytest.CaptureFixture[str]) -> None:
+    for command, cls in (("train", TrainConfig), ("predict", PredictConfig)):
+        _, out, _ = call(capfd, command, "--help")
+        for name in cls.model_fields:
+            assert f"--{name.replace('_', '-')}" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["train"], "requires"),
+        (["trian"], "trian"),
+        (["info", "nowhere.unet"], "nowhere.unet: does not exist"),
+        (["info", "nowhere.tif"], "nowhere.tif"),
+        (["run", "nowhere.yaml"], "nowhere.yaml"),
+        (["predict", "m.unet", "nowhere.tif", "--out", "o.zarr"], "nowhere.tif"),
+        (["train", "--images", "nowhere", "--labels", "nowhere", "--out", "o"], "nowhere"),
+        (["train", "--images", "a", "--labels", "b", "--out", "o", "--minutes", "-3"], "minutes is '-3'"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_code_2(
+    capfd: pytest.CaptureFixture[str], arguments: list[str], sentence: str
+) -> None:
+    code, out, err = call(capfd, *arguments)
+    assert code == 2
+    assert out == ""
+    assert sentence in err
+    assert len(err.strip().splitlines()) == 1
+    assert "Traceback" not in err
+
+
+def test_train_predict_evaluate_info(
+    capfd: pytest.CaptureFixture[str], cells_files: tuple[Path, Path], tmp_path: Path
+) -> None:
+    image, labels = map(str, cells_files)
+    run = tmp_path / "run"
+    flags = ["--preset", "quick", "--filters", "2", "--depth", "2", "--steps", "3", "--patch", "32", "--batch", "1"]
+    code, out, err = call(capfd, "train", "--images", image, "--labels", labels, "--out", str(run), *flags, "--json")
+    assert code == 0, err
+    events = [from_json(line) for line in out.splitlines()]
+    assert sum(isinstance(event, StepDone) for event in events) == 3
+    assert isinstance(events[-1], Finished)
+    model = str(run / "model.unet")
+
+    both = ["--output", "labels", "probabilities"]
+    assert call(capfd, "predict", model, image, "--out", str(tmp_path / "r.ome.tif"), *both)[0] == 0
+    assert open_image(tmp_path / "r.probabilities.ome.tif").array.shape == (64, 96)
+
+    code, out, _ = call(capfd, "evaluate", str(tmp_path / "r.labels.ome.tif"), labels, "--json")
+    assert code == 0
+    assert {"class 0", "class 1", "mean", "pixels right"} <= json.loads(out)["rows"].keys()
+
+    code, out, _ = call(capfd, "info", model, "--json")
+    assert json.loads(out)["network"]["filters"] == 2
+    assert "filters" in call(capfd, "info", model)[1]
+
+
+def test_several_images_go_into_a_folder_by_name(
+    capfd: pytest.CaptureFixture[str], tiny_job: TrainJob, tmp_path: Path
+) -> None:
+    (tmp_path / "job.yaml").write_text(job_to_yaml(tiny_job))
+    assert call(capfd, "run", str(tmp_path / "job.yaml"))[0] == 0
+    (tmp_path / "in").mkdir()
+    for name in ("a.tif", "b.tif"):
+        write_tiff(tmp_path / "in" / name, np.ones((20, 30), np.uint8), "YX")
+    code, _, err = call(
+        capfd, "predict", f"{tiny_job.out}/model.unet", str(tmp_path / "in"), "--out", str(tmp_path / "out")
+    )
+    assert code == 0, err
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.ome.tif", "b.ome.tif"]
+
+
+def test_membranes_are_scored_as_in_the_challenge(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    truth = np.full((40, 40), 255, np.uint8)
+    truth[20] = 0
+    write_tiff(tmp_path / "truth.tif", truth, "YX")
+    write_tiff(tmp_path / "probability.tif", truth, "YX")
+    arguments = ["evaluate", str(tmp_path / "probability.tif"), str(tmp_path / "truth.tif"), "--task", "membranes"]
+    code, out, _ = call(capfd, *arguments, "--json")
+    assert code == 0
+    rows = json.loads(out)["rows"]
+    assert rows["v rand"] == [pytest.approx(1.0)]
+    assert rows["pixel error"] == [0.0]
+
+
+def test_shapes_that_differ_are_refused(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    write_tiff(tmp_path / "a.tif", np.ones((4, 5), np.uint8), "YX")
+    write_tiff(tmp_path / "b.tif", np.ones((5, 5), np.uint8), "YX")
+    code, _, err = call(capfd, "evaluate", str(tmp_path / "a.tif"), str(tmp_path / "b.tif"))
+    assert code == 2
+    assert "a.tif has shape (4, 5), but its truth b.tif has (5, 5)" in err

@@ -1,0 +1,1 @@
+"""What the manifest points to: readers, writers and sample data. Thin, over `files` and `data`."""

@@ -1,0 +1,195 @@
+"""What both docks have in common: a scrolling column, layer rows, and a tidy end."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+from magicgui.widgets import ComboBox
+from napari.layers import Image
+from qtpy.QtCore import QEvent, Qt
+from qtpy.QtWidgets import QFrame, QLabel, QScrollArea, QSizePolicy, QVBoxLayout, QWidget
+
+from napari_unet.errors import DataError
+from napari_unet.gui.client import Workers
+from napari_unet.gui.form import Form
+from napari_unet.gui.layers import axes_choices, describe, read_image
+from napari_unet.gui.run_panel import RunPanel
+from napari_unet.gui.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    import napari.viewer
+
+__all__ = ["Column", "ImageRows", "layer_box", "workers_of"]
+
+_WORKERS: WeakKeyDictionary[Any, Workers] = WeakKeyDictionary()
+
+
+def workers_of(viewer: napari.viewer.Viewer) -> Workers:
+    """Return the workers that the docks of a viewer share."""
+    viewer = getattr(viewer, "__wrapped__", viewer)
+    return _WORKERS.setdefault(viewer, Workers())
+
+
+def layer_box(viewer: napari.viewer.Viewer, kind: type, name: str, label: str, tooltip: str) -> ComboBox:
+    """Make a list of the viewer's layers of one kind, newest last."""
+
+    def choices(_widget: object) -> list[Any]:
+        return [layer for layer in viewer.layers if isinstance(layer, kind)]
+
+    box = ComboBox(choices=choices, name=name, label=label, tooltip=f"<p>{tooltip}</p>", nullable=False)
+    box.native.setMinimumContentsLength(8)
+    return box
+
+
+class Column(QScrollArea):
+    """A dock's column of widgets, which scrolls where the dock is too low.
+
+    Closing the dock stops its run; closing the viewer lets its workers go.
+
+    Parameters
+    ----------
+    workers : Workers
+        Shared with the viewer's other docks.
+    """
+
+    def __init__(self, workers: Workers) -> None:
+        super().__init__()
+        self._panel: RunPanel | None = None
+        self._workers, self._seat = workers, object()
+        workers.join(self._seat)
+        # By the time this fires no Python of this dock can be relied on, so it holds none of it.
+        self.destroyed.connect(partial(workers.leave, self._seat))
+        self.setWidgetResizable(True)
+        self.setFrameShape(QFrame.Shape.NoFrame)
+        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.setMinimumWidth(320)
+        # napari pushes docks together with a stretch unless they say that they take the room.
+        self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Expanding)
+        inner = QWidget()
+        self._column = QVBoxLayout(inner)
+        self._column.setContentsMargins(8, 8, 8, 8)
+        self._column.setSpacing(8)
+        self.setWidget(inner)
+
+    def fill(self, panel: RunPanel, *widgets: QWidget) -> None:
+        """Stack widgets from the top; the messages of `panel` take what is left below."""
+        self._panel = panel
+        for widget in widgets:
+            self._column.addWidget(widget)
+        self._column.addWidget(panel, 1)
+
+    def event(self, event: QEvent) -> bool:
+        """Notice that napari takes the dock out of its window, which is how it closes one."""
+        if event.type() == QEvent.Type.ParentChange and hasattr(self, "_seat"):
+            if self.parent() is not None:
+                self._workers.join(self._seat)
+            elif self._panel is not None:
+                self._panel.stop()
+                self._workers.leave(self._seat)
+        return bool(super().event(event))
+
+    def enterEvent(self, event: QEvent) -> None:
+        """Warm a worker up as the mouse comes near: importing TensorFlow takes 5 to 16 seconds."""
+        if self._panel is not None:
+            self._panel.warm()
+        super().enterEvent(event)
+
+
+_WORDS = {
+    "YX": "YX: one slice",
+    "ZYX": "ZYX: stack in depth",
+    "TYX": "TYX: time series",
+    "CYX": "CYX: channels",
+    "YXC": "YXC: channels last",
+    "YXS": "YXS: RGB colour",
+    "ZYXS": "ZYXS: stack, RGB colour",
+    "TYXS": "TYXS: time series, RGB colour",
+    "TZYX": "TZYX: stacks over time",
+    "TZYXS": "TZYXS: stacks over time, RGB",
+}
+
+
+class ImageRows:
+    """The rows that choose an image layer and say what it is taken for.
+
+    Parameters
+    ----------
+    viewer : napari.viewer.Viewer
+        The viewer.
+    form : Form
+        Gets the rows.
+    """
+
+    def __init__(self, viewer: napari.viewer.Viewer, form: Form) -> None:
+        self._viewer = viewer
+        self.box = layer_box(viewer, Image, "image", "Image", "The image layer.")
+        self.axes = ComboBox(
+            choices=[],
+            name="axes",
+            label="Axes",
+            tooltip="<p>What each dimension is. Slices (Z or T) are treated one by one, channels (C) together.</p>",
+        )
+        self.info = QLabel()
+        self.info.setWordWrap(True)
+        self._shown: tuple[object, ...] = ()
+        form.add_widget(self.box)
+        form.add_widget(self.axes)
+        form.add_row("", self.info)
+        active = viewer.layers.selection.active
+        if isinstance(active, Image):
+            self.box.value = active
+        self.box.changed.connect(self.refresh)
+        self.axes.changed.connect(self._describe)
+        self.refresh()
+
+    @property
+    def layer(self) -> Image:
+        """The chosen layer.
+
+        Raises
+        ------
+        DataError
+            If there is none.
+        """
+        layer = self.box.value
+        if layer is None or layer not in self._viewer.layers:
+            raise DataError("No image layer is chosen. Open an image, then choose it under Image.")
+        return layer
+
+    def snapshot(self) -> Snapshot:
+        """Read the chosen layer with the chosen axes.
+
+        Raises
+        ------
+        DataError
+            If there is no layer, or it cannot be an image.
+        """
+        self.refresh()
+        return read_image(self.layer, self.axes.value)
+
+    def refresh(self) -> None:
+        """Follow the chosen layer; a choice of axes stays while the layer's shape does."""
+        try:
+            layer = self.layer
+            choices = axes_choices(layer)
+        except DataError as error:
+            self._shown = ()
+            self.axes.choices = []
+            self.info.setText(str(error))
+            return
+        shown = (id(layer), *choices)
+        if shown != self._shown:
+            self._shown = shown
+            self.axes.choices = [(_WORDS.get(axes, axes), axes) for axes in choices]
+            self.axes.value = choices[0]
+        self._describe()
+
+    def _describe(self) -> None:
+        if self.axes.value is None:
+            return
+        try:
+            self.info.setText(describe(read_image(self.layer, self.axes.value)))
+        except DataError as error:
+            self.info.setText(str(error))

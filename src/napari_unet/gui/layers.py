@@ -1,0 +1,263 @@
+"""Reads layers into frozen values, and places results where their source lies.
+
+Everything here runs in the main thread and touches no pixel but those of labels, which are
+copied: once a `Snapshot` is taken, its layer may be painted on, renamed or removed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from napari.utils.transforms import Affine
+from pint import DimensionalityError
+
+from napari_unet.data.axes import Stack, guess_axes
+from napari_unet.errors import DataError
+from napari_unet.gui.snapshot import Snapshot
+from napari_unet.words import count
+
+if TYPE_CHECKING:
+    from napari.components import Dims
+    from napari.layers import Image, Labels, Layer, Shapes
+
+__all__ = [
+    "Window",
+    "axes_choices",
+    "describe",
+    "mismatch",
+    "placement",
+    "read_image",
+    "read_labels",
+    "shape_window",
+    "visible_window",
+]
+
+Window = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
+"""(start, stop) in slices, y and x."""
+
+
+def level0(layer: Layer) -> Any:
+    """Return a layer's pixels at full resolution."""
+    return layer.data[0] if layer.multiscale else layer.data
+
+
+def axes_choices(layer: Image) -> list[str]:
+    """List what a layer's axes may be, the likeliest first.
+
+    Raises
+    ------
+    DataError
+        If it has fewer than two or more than five axes.
+    """
+    shape = tuple(level0(layer).shape)
+    likely = guess_axes(shape, rgb=layer.rgb, labels=layer.axis_labels)
+    plain = {
+        2: ["YX"],
+        3: ["ZYX", "TYX", "CYX", "YXC"],
+        4: ["TZYX", "CZYX", "ZCYX", "TCYX"],
+        5: ["TZCYX", "TCZYX"],
+    }
+    coloured = {3: ["YXS"], 4: ["ZYXS", "TYXS"], 5: ["TZYXS"]}
+    return list(dict.fromkeys([likely, *(coloured if layer.rgb else plain)[len(shape)]]))
+
+
+def read_image(layer: Image, axes: str | None = None) -> Snapshot:
+    """Take a snapshot of an image layer; pixels stay where they are.
+
+    Parameters
+    ----------
+    layer : napari.layers.Image
+        The layer.
+    axes : str, optional
+        Letters of its axes; guessed where left out.
+
+    Raises
+    ------
+    DataError
+        If it cannot be an image.
+    """
+    return _snapshot(layer, level0(layer), axes or axes_choices(layer)[0])
+
+
+def read_labels(layer: Labels, image_axes: str) -> Snapshot:
+    """Copy what was painted on a labels layer.
+
+    Parameters
+    ----------
+    layer : napari.layers.Labels
+        The layer.
+    image_axes : str
+        Letters of the image it was painted on, which its own axes follow where they can.
+    """
+    pixels = np.array(level0(layer))
+    axes = image_axes.replace("C", "").replace("S", "")
+    if len(axes) != pixels.ndim:
+        axes = guess_axes(pixels.shape, labels=layer.axis_labels)
+    return _snapshot(layer, pixels, axes)
+
+
+def _snapshot(layer: Layer, pixels: Any, axes: str) -> Snapshot:
+    pixel_size, unit = _pixel_size(layer, axes)
+    source = layer.source.path
+    return Snapshot(
+        Stack(pixels, axes, str(layer.name)),
+        pixel_size,
+        unit,
+        Path(source) if source and "://" not in str(source) else None,
+        int(layer.metadata.get("series", 0)),
+    )
+
+
+def _pixel_size(layer: Layer, axes: str) -> tuple[dict[str, float], str]:
+    """Return the pixel size along Z, Y and X in the unit of X; empty where the layer knows none."""
+    letters = axes.replace("S", "")
+    scale = dict(zip(letters, map(float, layer.scale), strict=False))
+    units = dict(zip(letters, layer.units, strict=False))
+    unit = units["X"]
+    sizes: dict[str, float] = {}
+    for letter in "ZYX":
+        if letter in scale:
+            try:
+                sizes[letter] = abs(scale[letter]) * float((1 * units[letter]).to(unit).magnitude)
+            except DimensionalityError:
+                continue  # a stack with known z steps but bare pixels: one unit cannot say both
+    if str(unit) == "pixel" and all(size == 1 for size in sizes.values()):
+        return {}, "pixel"
+    return sizes, str(unit)
+
+
+def describe(snapshot: Snapshot) -> str:
+    """Say in a few words what an image is taken for, e.g. ``"20 slices, 512 x 512, 1 channel, uint8"``."""
+    slices, height, width, channels = snapshot.stack.shape
+    sort = "RGB" if "S" in snapshot.stack.axes and channels in (3, 4) else count(channels, "channel")
+    parts = [f"{width} x {height} pixels", sort, str(np.dtype(snapshot.stack.array.dtype))]
+    if snapshot.stack.slice_axes:
+        parts.insert(0, count(slices, "slice"))
+    return ", ".join(parts)
+
+
+def mismatch(image: Image, labels: Labels) -> str:
+    """Say that labels do not lie on their image, though their shapes match; empty if they do.
+
+    Shapes decide what trains; places in the viewer tell the user that two layers may not belong
+    together.
+    """
+    if image.ndim != labels.ndim or image.multiscale or labels.multiscale:
+        return ""
+    if np.allclose(image.extent.world, labels.extent.world, rtol=1e-3, atol=1e-9):
+        return ""
+    return (
+        f"Labels {labels.name!r} and image {image.name!r} have the same shape, but lie at different places or scales "
+        "in the viewer. They are matched pixel by pixel."
+    )
+
+
+def placement(layer: Layer, axes: str, out_axes: str, *, classes: bool = False) -> dict[str, Any]:
+    """Return the keyword arguments that place a result over its source layer.
+
+    Parameters
+    ----------
+    layer : napari.layers.Layer
+        The source.
+    axes : str
+        Letters of the source's axes.
+    out_axes : str
+        Letters of the result's, a part of the source's.
+    classes : bool
+        True if the result has one more axis in front, for classes.
+
+    Returns
+    -------
+    dict
+        scale, translate, rotate, shear, affine, units and axis_labels, as far as they are needed.
+    """
+    kept = [axes.replace("S", "").index(letter) for letter in out_axes]
+    units, labels = [layer.units[i] for i in kept], [layer.axis_labels[i] for i in kept]
+    if kept == list(range(layer.ndim)) and not classes:
+        own = {name: getattr(layer, name) for name in ("scale", "translate", "rotate", "shear")}
+        return {**own, "affine": layer.affine.affine_matrix, "units": units, "axis_labels": labels}
+    inner = Affine(scale=layer.scale, translate=layer.translate, rotate=layer.rotate, shear=layer.shear)
+    matrix, outer = _select(inner.affine_matrix, kept), _select(layer.affine.affine_matrix, kept)
+    if classes:
+        matrix, outer = _with_axis(matrix), _with_axis(outer)
+        units, labels = ["pixel", *units], ["class", *labels]
+    names = {"units": units, "axis_labels": labels}
+    linear = matrix[:-1, :-1]
+    if np.allclose(linear, np.diag(np.diag(linear))):
+        return {"scale": np.diag(linear), "translate": matrix[:-1, -1], "affine": outer, **names}
+    return {"affine": outer @ matrix, **names}
+
+
+def _select(matrix: np.ndarray, kept: Sequence[int]) -> np.ndarray:
+    """Keep some axes of a homogeneous matrix."""
+    rows = [*kept, len(matrix) - 1]
+    return matrix[np.ix_(rows, rows)]
+
+
+def _with_axis(matrix: np.ndarray) -> np.ndarray:
+    """Put one more axis before those of a homogeneous matrix."""
+    larger = np.eye(len(matrix) + 1)
+    larger[1:, 1:] = matrix
+    return larger
+
+
+def visible_window(layer: Image, snapshot: Snapshot, dims: Dims) -> Window:
+    """Return the slice of a stack that the viewer shows.
+
+    Parameters
+    ----------
+    layer : napari.layers.Image
+        The stack.
+    snapshot : Snapshot
+        Taken of it.
+    dims : napari.components.Dims
+        The viewer's sliders.
+    """
+    at = dict(zip(snapshot.stack.axes, layer.world_to_data(dims.point), strict=False))
+    n = _slice_number(snapshot.stack, [at[letter] for letter in snapshot.stack.slice_axes])
+    _, height, width, _ = snapshot.stack.shape
+    return (n, n + 1), (0, height), (0, width)
+
+
+def shape_window(layer: Image, snapshot: Snapshot, shapes: Shapes) -> Window:
+    """Return the box around drawn shapes: the selected ones, or all.
+
+    Shapes drawn on one slice choose that slice; shapes without slices choose the whole stack.
+
+    Raises
+    ------
+    DataError
+        If nothing is drawn, or it lies outside the image.
+    """
+    chosen = [shapes.data[i] for i in sorted(shapes.selected_data)] or list(shapes.data)
+    if not chosen:
+        raise DataError(
+            f"Shapes layer {shapes.name!r} is empty. Draw a rectangle around what to segment, or choose the whole stack."
+        )
+    corners = np.array([layer.world_to_data(shapes.data_to_world(point)) for point in np.concatenate(chosen)])
+    low = dict(zip(snapshot.stack.axes, corners.min(axis=0), strict=False))
+    high = dict(zip(snapshot.stack.axes, corners.max(axis=0), strict=False))
+    slices, height, width, _ = snapshot.stack.shape
+    stack, flat = snapshot.stack, shapes.ndim < layer.ndim
+    first = 0 if flat else _slice_number(stack, [low[letter] for letter in stack.slice_axes])
+    last = slices - 1 if flat else _slice_number(stack, [high[letter] for letter in stack.slice_axes])
+    # Pixel i reaches from i - 0.5 to i + 0.5: every pixel that the box touches is in.
+    rows = max(0, int(np.floor(low["Y"] + 0.5))), min(height, int(np.ceil(high["Y"] + 0.5)))
+    columns = max(0, int(np.floor(low["X"] + 0.5))), min(width, int(np.ceil(high["X"] + 0.5)))
+    if rows[0] >= rows[1] or columns[0] >= columns[1]:
+        raise DataError(
+            f"What is drawn in {shapes.name!r} lies outside image {layer.name!r}. Draw it on the image."
+        )
+    return (first, last + 1), rows, columns
+
+
+def _slice_number(stack: Stack, at: Sequence[float]) -> int:
+    if not at:
+        return 0
+    index = [
+        int(np.clip(round(float(x)), 0, length - 1)) for x, length in zip(at, stack.slice_shape, strict=True)
+    ]
+    return int(np.ravel_multi_index(index, stack.slice_shape))

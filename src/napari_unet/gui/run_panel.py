@@ -1,0 +1,216 @@
+"""Start, Stop, and everything between: the part that both docks share.
+
+Start reads the dock into a piece of work (main thread, no waiting), the work runs beside
+the viewer and makes a job (files are saved, inputs checked), the job goes to a worker, and
+its events come back. Whatever goes wrong on the way ends in one sentence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+
+from qtpy.QtCore import QTimer, Signal
+from qtpy.QtWidgets import QHBoxLayout, QPushButton, QVBoxLayout, QWidget
+
+from napari_unet.errors import NapariUNetError
+from napari_unet.events import Event, Failed, Finished, Report, StepDone, TileDone, Warned
+from napari_unet.gui.background import Background
+from napari_unet.gui.client import WorkerClient, Workers
+from napari_unet.gui.progress import Messages, Progress
+from napari_unet.jobs import PredictJob, TrainJob
+
+__all__ = ["GRACE_MS", "RunPanel", "Work"]
+
+Work = Callable[[Callable[[str], None], Callable[[], bool]], TrainJob | PredictJob]
+"""Saves and checks what a run needs and returns its job: ``work(say, stop)``. Touches no layer."""
+
+GRACE_MS = 5000
+"""How long Stop may take before "Kill now" is offered, in milliseconds."""
+
+
+class _State(Enum):
+    IDLE = "idle"
+    PREPARING = "preparing"
+    RUNNING = "running"
+
+
+class RunPanel(QWidget):
+    """Start and Stop, progress, messages.
+
+    Parameters
+    ----------
+    workers : Workers
+        Where a worker comes from.
+    noun : str
+        What runs, e.g. ``"training"``.
+    read : callable
+        Turns the dock into `Work`; called in the main thread when Start is pressed. A
+        `NapariUNetError` from it is shown and nothing starts.
+
+    Attributes
+    ----------
+    started : Signal()
+        A run was accepted; its inputs are being saved.
+    happened : Signal(Event)
+        What the worker says.
+    ended : Signal(object)
+        The run is over: its `Report`, or None if it left none.
+    """
+
+    started = Signal()
+    happened = Signal(object)
+    ended = Signal(object)
+
+    def __init__(self, workers: Workers, noun: str, read: Callable[[], Work]) -> None:
+        super().__init__()
+        self._workers, self._noun, self._read = workers, noun, read
+        self._state = _State.IDLE
+        self._client: WorkerClient | None = None
+        self._background = Background(self)
+        self._background.done.connect(self._on_prepared)
+        self._background.failed.connect(self._on_failure)
+        self._background.stopped.connect(self._on_not_begun)
+        self.messages = Messages()
+        self._background.said.connect(self.messages.say)
+        self.progress = Progress()
+        self._grace = QTimer(self)
+        self._grace.setSingleShot(True)
+        self._grace.setInterval(GRACE_MS)
+        self._grace.timeout.connect(self._offer_kill)
+        self._lay_out()
+
+    def _lay_out(self) -> None:
+        self.start_button = QPushButton(f"Start {self._noun}")
+        self.start_button.clicked.connect(self.start)
+        self.stop_button = QPushButton("Stop")
+        self.stop_button.clicked.connect(self.stop)
+        self.stop_button.setEnabled(False)
+        buttons = QHBoxLayout()
+        buttons.addWidget(self.start_button, 2)
+        buttons.addWidget(self.stop_button, 1)
+        self.top = QWidget()
+        top = QVBoxLayout(self.top)
+        top.setContentsMargins(0, 0, 0, 0)
+        top.addLayout(buttons)
+        top.addWidget(self.progress)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self.messages)
+
+    @property
+    def running(self) -> bool:
+        """True from Start until the run is over."""
+        return self._state is not _State.IDLE
+
+    def start(self) -> None:
+        """Read the dock and begin, or say why not."""
+        if self.running:
+            self.messages.error(
+                f"A {self._noun} runs already: stop it or wait for its end, then start the next."
+            )
+            return
+        try:
+            work = self._read()
+        except NapariUNetError as error:
+            self.messages.error(str(error))
+            return
+        self.messages.forget_details()
+        self._enter(_State.PREPARING)
+        self.progress.wait("Saving what was painted …" if self._noun == "training" else "Reading the image …")
+        self.started.emit()
+        self._background.start(work)
+
+    def stop(self) -> None:
+        """Stop after the step in hand; pressed again after the grace time, kill."""
+        if self._state is _State.PREPARING:
+            self._background.stop()
+        elif self._client is not None and self.stop_button.text() == "Kill now":
+            self._client.kill()
+        elif self._client is not None and not self._grace.isActive():
+            self._client.stop()
+            self._grace.start()
+        if self.running:
+            self.stop_button.setEnabled(False)
+            self.stop_button.setText("Stopping …")
+
+    def warm(self) -> None:
+        """Let a worker import TensorFlow while the user still looks at the settings."""
+        if not self.running:
+            self._workers.free().warm()
+
+    def _offer_kill(self) -> None:
+        if self.running:
+            self.stop_button.setText("Kill now")
+            self.stop_button.setToolTip("<p>End the worker at once. What was saved so far is kept.</p>")
+            self.stop_button.setEnabled(True)
+
+    def _on_prepared(self, job: TrainJob | PredictJob) -> None:
+        self._client = self._workers.free()
+        self._client.happened.connect(self._on_event)
+        self._client.died.connect(self._on_death)
+        self._client.killed.connect(self._on_kill)
+        self._enter(_State.RUNNING)
+        self.progress.wait("Starting TensorFlow (a few seconds the first time) …")
+        self._client.run(job)
+
+    def _on_event(self, event: Event) -> None:
+        match event:
+            case StepDone(step, steps, _, seconds_left):
+                self.progress.show_step(step, steps, "Step", seconds_left)
+            case TileDone(done, total, seconds_left):
+                self.progress.show_step(done, total, "Tile", seconds_left)
+            case Warned(message):
+                self.messages.warn(message)
+            case Finished(report):
+                self.happened.emit(event)
+                self._on_report(report)
+                return
+            case Failed(message, _, details):
+                self._on_failure(message, f"{details}\n{self._log()}" if details else "")
+                return
+        self.happened.emit(event)
+
+    def _on_report(self, report: Report) -> None:
+        word = "Stopped." if report.stopped else "Done."
+        self.messages.say(report.message or word)
+        for kind, path in report.outputs.items():
+            self.messages.say(f"Saved {kind}:", path)
+        self._end(word, report)
+
+    def _on_failure(self, sentence: str, details: str) -> None:
+        self.messages.error(sentence, details)
+        self._end("Ended with an error.", None)
+
+    def _on_death(self, sentence: str) -> None:
+        self.messages.error(sentence, self._log() or "The worker printed nothing.")
+        self._end("Ended with an error.", None)
+
+    def _on_kill(self) -> None:
+        self.messages.say("The worker was ended at once. What it had saved until then is kept.")
+        self._end("Killed.", None)
+
+    def _on_not_begun(self) -> None:
+        self.messages.say("Stopped before it began.")
+        self._end("Stopped.", None)
+
+    def _log(self) -> str:
+        return self._client.log if self._client is not None else ""
+
+    def _enter(self, state: _State) -> None:
+        self._state = state
+        self.start_button.setEnabled(state is _State.IDLE)
+        self.stop_button.setEnabled(state is not _State.IDLE)
+        self.stop_button.setText("Stop")
+        self.stop_button.setToolTip("")
+
+    def _end(self, words: str, report: Report | None) -> None:
+        self._grace.stop()
+        if self._client is not None:
+            self._client.happened.disconnect(self._on_event)
+            self._client.died.disconnect(self._on_death)
+            self._client.killed.disconnect(self._on_kill)
+            self._client = None
+        self._enter(_State.IDLE)
+        self.progress.rest(words, full=report is not None and not report.stopped)
+        self.ended.emit(report)

@@ -1,0 +1,205 @@
+"""What a layer held when the button was pressed, and its way to another process.
+
+Runs beside the viewer and knows neither napari nor Qt.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from os import environ
+from pathlib import Path
+
+import numpy as np
+
+from napari_unet.data.axes import Stack, blocks
+from napari_unet.errors import FileError
+from napari_unet.files.atomic import file_error
+from napari_unet.files.image import count_series, open_image
+from napari_unet.files.zarr import create_result
+from napari_unet.gui.background import Stopped
+from napari_unet.jobs import ArraySource
+
+__all__ = ["Snapshot", "make_folder", "runs_home", "save_image", "with_file_pixel_size"]
+
+_CHUNK = 512
+
+
+@dataclass(frozen=True, eq=False)
+class Snapshot:
+    """A layer as it was at one moment.
+
+    Parameters
+    ----------
+    stack : Stack
+        Its pixels, axes and name.
+    pixel_size : dict of str to float
+        Size of a pixel along Z, Y and X, as far as the layer says; empty if it says nothing.
+    unit : str
+        Of the pixel size, e.g. ``"micrometer"``.
+    path : Path or None
+        The file it was read from.
+    series : int
+        Which image of that file.
+    """
+
+    stack: Stack
+    pixel_size: dict[str, float]
+    unit: str
+    path: Path | None
+    series: int = 0
+
+
+def runs_home() -> Path:
+    """Return the folder in which runs are kept: NAPARI_UNET_HOME, or napari-unet in the home folder."""
+    return Path(environ.get("NAPARI_UNET_HOME") or Path.home() / "napari-unet")
+
+
+def make_folder(home: Path, name: str) -> Path:
+    """Make a folder for a run that begins now.
+
+    Parameters
+    ----------
+    home : Path
+        Where runs are kept; made if it is not there.
+    name : str
+        What the run is called; letters that a file name cannot hold are left out.
+
+    Raises
+    ------
+    FileError
+        If it cannot be made.
+    """
+    stem = f"{datetime.now():%Y-%m-%d-%H%M%S}-{_tidy(name) or 'run'}"
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        for number in range(1, 1000):
+            folder = home / (stem if number == 1 else f"{stem}-{number}")
+            try:
+                folder.mkdir()
+            except FileExistsError:
+                continue
+            return folder.absolute()
+    except OSError as error:
+        raise file_error(home, error) from error
+    raise FileError(home, f"holds a thousand runs named {stem}; choose another name.")
+
+
+def _tidy(name: str) -> str:
+    """Keep of a name what every file system can hold."""
+    return re.sub(r"[^\w.-]+", "-", name).strip("-.")[:60]
+
+
+def with_file_pixel_size(snapshot: Snapshot) -> Snapshot:
+    """Take pixel size and unit from the file behind a layer that has none.
+
+    napari's own reader drops them, so a layer of scale 1 without a unit says nothing.
+    """
+    if snapshot.pixel_size or snapshot.path is None:
+        return snapshot
+    try:
+        image = open_image(snapshot.path, series=snapshot.series)
+    except FileError:
+        return snapshot  # a file of another reader's kind: the layer is all there is to know
+    return replace(snapshot, pixel_size=dict(image.pixel_size), unit=image.unit)
+
+
+def save_image(snapshot: Snapshot, folder: Path, stop: Callable[[], bool]) -> ArraySource:
+    """Make an image readable for another process.
+
+    Where its pixels equal those of the file it came from, that file; else a copy in the run
+    folder, written chunk by chunk.
+
+    Parameters
+    ----------
+    snapshot : Snapshot
+        The image.
+    folder : Path
+        The run folder.
+    stop : callable
+        True once the user wants it to end.
+
+    Raises
+    ------
+    FileError
+        If the copy cannot be written.
+    Stopped
+        If `stop` said so.
+    """
+    if snapshot.path is not None and _equals_file(snapshot, snapshot.path, stop):
+        return ArraySource(
+            path=str(snapshot.path.absolute()), series=snapshot.series, axes=snapshot.stack.axes
+        )
+    # In a folder of its own: a layer may be called "labels", and so is a result.
+    place = folder / "image"
+    try:
+        place.mkdir()
+    except OSError as error:
+        raise file_error(place, error) from error
+    return _copy(snapshot, place / f"{_tidy(snapshot.stack.name) or 'image'}.zarr", stop)
+
+
+def _equals_file(snapshot: Snapshot, path: Path, stop: Callable[[], bool]) -> bool:
+    """Compare a layer with its file: all pixels in memory, samples of what is read lazily anyway."""
+    try:
+        if snapshot.series >= count_series(path):
+            return False
+        image = open_image(path, series=snapshot.series)
+        if tuple(image.array.shape) != tuple(snapshot.stack.array.shape):
+            return False
+        there = Stack(image.array, snapshot.stack.axes, snapshot.stack.name)
+        if there.dtype != snapshot.stack.dtype:
+            return False
+        every = (
+            1 if isinstance(snapshot.stack.array, np.ndarray) else max(1, sum(1 for _ in blocks(there)) // 8)
+        )
+        for number, (n, y, x) in enumerate(blocks(there)):
+            if stop():
+                raise Stopped
+            if number % every == 0 and not _equal(there.read(n, y, x), snapshot.stack.read(n, y, x)):
+                return False
+    except FileError:
+        return False
+    return True
+
+
+def _equal(a: np.ndarray, b: np.ndarray) -> bool:
+    return bool(np.array_equal(a, b, equal_nan=a.dtype.kind == "f"))
+
+
+def _copy(snapshot: Snapshot, path: Path, stop: Callable[[], bool]) -> ArraySource:
+    stack = snapshot.stack
+    slices, height, width, channels = stack.shape
+    # OME-Zarr wants time before channels before space; colour samples are stored as channels.
+    sample = "S" if "S" in stack.axes else "C" if "C" in stack.axes else ""
+    at = 1 if stack.slice_axes.startswith("T") and sample else 0
+    axes = stack.slice_axes[:at] + sample + stack.slice_axes[at:] + "YX"
+    lengths = {
+        **dict(zip(stack.slice_axes, stack.slice_shape, strict=True)),
+        sample: channels,
+        "Y": height,
+        "X": width,
+    }
+    chunks = {"Y": min(height, _CHUNK), "X": min(width, _CHUNK)}
+    target = create_result(
+        path,
+        tuple(lengths[letter] for letter in axes),
+        tuple(chunks.get(letter, 1) for letter in axes),
+        stack.dtype,
+        axes.replace("S", "C"),
+        pixel_size=snapshot.pixel_size,
+        unit=snapshot.unit,
+    )
+    for n in range(slices):
+        index = dict(zip(stack.slice_axes, np.unravel_index(n, stack.slice_shape or (1,)), strict=False))
+        for top in range(0, height, _CHUNK):
+            for left in range(0, width, _CHUNK):
+                if stop():
+                    raise Stopped
+                where = {"Y": slice(top, top + _CHUNK), "X": slice(left, left + _CHUNK), sample: slice(None)}
+                pixels = np.moveaxis(stack.read(n, where["Y"], where["X"]), -1, 0)
+                key = tuple(int(index[letter]) if letter in index else where[letter] for letter in axes)
+                target[key] = pixels if sample else pixels[0]
+    return ArraySource(path=str(path), axes=axes)

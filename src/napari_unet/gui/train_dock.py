@@ -1,0 +1,224 @@
+"""The Train dock: from painted labels to a model."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+from magicgui.widgets import ComboBox, LineEdit
+from napari.layers import Labels
+from napari.utils.theme import get_theme
+from qtpy.QtCore import QEvent
+from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QPushButton, QWidget
+
+from napari_unet.config import TrainConfig, UNetConfig, UNetPreset
+from napari_unet.data.labels import check_same_shape
+from napari_unet.errors import ConfigError, DataError
+from napari_unet.events import Event, Report, StepDone, TrainStarted, Validated
+from napari_unet.gui.dock import Column, ImageRows, layer_box, workers_of
+from napari_unet.gui.form import Form, advanced, field_widget
+from napari_unet.gui.layers import mismatch, read_labels
+from napari_unet.gui.plot import TrainingPlot
+from napari_unet.gui.requests import TrainRequest
+from napari_unet.gui.run_panel import RunPanel, Work
+from napari_unet.gui.snapshot import runs_home
+from napari_unet.jobs import TrainJob
+
+if TYPE_CHECKING:
+    import napari.viewer
+
+__all__ = ["TrainDock"]
+
+_PRESETS = {
+    "quick": "quick: 16 filters",
+    "article": "article: 64 filters",
+    "linked-code": "linked-code: 64 filters",
+}
+_ADVANCED = (
+    "patch",
+    "batch",
+    "learning_rate",
+    "warmup",
+    "flips",
+    "border_weight",
+    "validation",
+    "seed",
+    "precision",
+    "checkpoint_seconds",
+)
+
+
+class TrainDock(Column):
+    """Trains a U-Net on an image layer and what was painted on it.
+
+    Parameters
+    ----------
+    napari_viewer : napari.viewer.Viewer
+        The viewer whose layers are offered.
+    """
+
+    def __init__(self, napari_viewer: "napari.viewer.Viewer") -> None:
+        workers = workers_of(napari_viewer)
+        super().__init__(workers)
+        self._viewer = napari_viewer
+        self.form, self.more = Form(), Form()
+        self._add_rows()
+        self.more.add_fields(TrainConfig, _ADVANCED)
+        self.more.add_fields(TrainJob, ["not_finite"])
+        self.plot = TrainingPlot()
+        self.panel = RunPanel(workers, "training", self._read)
+        self.panel.started.connect(self.plot.clear)
+        self.panel.happened.connect(self._on_event)
+        self.panel.ended.connect(self._on_end)
+        self.segment_button = QPushButton("Segment with this model")
+        self.segment_button.clicked.connect(self._offer)
+        self.segment_button.hide()
+        self.model_path: Path | None = None
+        self.fill(
+            self.panel,
+            self.form,
+            advanced("Advanced", self.more),
+            self.panel.top,
+            self.segment_button,
+            self.plot,
+        )
+        self.reset_choices()
+
+    def _add_rows(self) -> None:
+        self.image = ImageRows(self._viewer, self.form)
+        self.labels = layer_box(
+            self._viewer, Labels, "labels", "Labels", "The layer you painted on, made for this image."
+        )
+        self.form.add_widget(self.labels)
+        self.form.add_fields(TrainJob, ["unpainted"])
+        self.background = field_widget(TrainJob, "background_value")
+        self.background.value = 1
+        self.form.add_widget(self.background)
+        self.form["unpainted"].changed.connect(self._show_background)
+        self._show_background()
+        self.preset = ComboBox(
+            choices=[
+                (_PRESETS[name], name) for name in sorted(get_args(UNetPreset), key=list(_PRESETS).index)
+            ],
+            name="preset",
+            label="Network",
+            tooltip="<p>quick computes 16 times less a step; article is the published U-Net; "
+            "linked-code is the program that the article links to.</p>",
+        )
+        self.form.add_widget(self.preset)
+        self._add_length()
+        self.form.add_fields(TrainJob, ["name"])
+        self._add_home()
+
+    def _add_length(self) -> None:
+        """Minutes or steps, one at a time."""
+        self.minutes, self.steps = field_widget(TrainConfig, "minutes"), field_widget(TrainConfig, "steps")
+        self.steps.min, self.steps.value = 1, 1000
+        self.unit = ComboBox(choices=["minutes", "steps"], name="unit")
+        self.unit.native.setMinimumWidth(96)
+        row = QWidget()
+        layout = QHBoxLayout(row)
+        layout.setContentsMargins(0, 0, 0, 0)
+        for widget, share in ((self.minutes, 1), (self.steps, 1), (self.unit, 1)):
+            layout.addWidget(widget.native, share)
+        self.unit.changed.connect(self._show_length)
+        self._show_length()
+        tooltip = "<p>How long to train. Minutes become a number of steps after a short calibration; Stop ends earlier.</p>"
+        self.form.add_row("Train for", row, tooltip)
+
+    def _add_home(self) -> None:
+        self.home = LineEdit(value=str(runs_home()), name="home")
+        browse = QPushButton("…")
+        browse.setFixedWidth(30)
+        browse.clicked.connect(self._browse)
+        row = QWidget()
+        layout = QHBoxLayout(row)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self.home.native, 1)
+        layout.addWidget(browse)
+        self.form.add_row(
+            "Runs kept in", row, "<p>Each run gets a folder of its own there: labels, curves, model.</p>"
+        )
+
+    def reset_choices(self, event: Any = None) -> None:
+        """Follow the viewer's layers; napari calls this when layers come, go or change their name."""
+        self.image.box.reset_choices()
+        self.labels.reset_choices()
+        self.image.refresh()
+
+    def changeEvent(self, event: QEvent) -> None:
+        """Give the curves the colours of the viewer's theme."""
+        if event.type() == QEvent.Type.StyleChange and hasattr(self, "plot"):
+            theme = get_theme(self._viewer.theme)
+            self.plot.set_colors(theme.text.as_hex(format="long"), theme.background.as_hex(format="long"))
+        super().changeEvent(event)
+
+    def _read(self) -> Work:
+        """Freeze what the dock shows; nothing after this sees a layer or a widget."""
+        layer = self.labels.value
+        image = self.image.snapshot()
+        if layer is None or layer not in self._viewer.layers:
+            raise DataError(
+                "No labels layer is chosen. Add a labels layer, paint some pixels, then choose it under Labels."
+            )
+        labels = read_labels(layer, image.stack.axes)
+        check_same_shape(image.stack, labels.stack)
+        if not self.form["name"].value.strip():
+            raise ConfigError("The model has no name. Write one under Name.")
+        ignore = self.form["unpainted"].value == "ignore"
+        steps = self.steps.value if self.unit.value == "steps" else 0
+        request = TrainRequest(
+            image=image,
+            labels=labels,
+            colors=layer.colormap.map,
+            home=Path(self.home.value.strip() or runs_home()).expanduser(),
+            network=UNetConfig.preset(self.preset.value),
+            train=self.more.read(TrainConfig, minutes=self.minutes.value, steps=steps),
+            unpainted=self.form["unpainted"].value,
+            background_value=self.background.value if ignore else None,
+            not_finite=self.more["not_finite"].value,
+            name=self.form["name"].value.strip(),
+        )
+        if warning := mismatch(self.image.layer, layer):
+            self.panel.messages.warn(warning)
+        return request.prepare
+
+    def _on_event(self, event: Event) -> None:
+        match event:
+            case TrainStarted(_, step, steps, device):
+                begun = (
+                    f"Going on from step {step:,} of {steps:,}" if step else f"Training for {steps:,} steps"
+                )
+                self.panel.messages.say(f"{begun} on {device}.")
+                self.panel.progress.show_step(step, steps, "Step", float("nan"))
+            case StepDone(step, _, loss):
+                self.plot.add_loss(step, loss)
+            case Validated(step, _, score):
+                self.plot.add_score(step, score)
+
+    def _on_end(self, report: Report | None) -> None:
+        if report is not None and "model" in report.outputs:
+            from napari_unet.gui.segment_dock import find_segment_dock
+
+            self.model_path = Path(report.outputs["model"])
+            dock = find_segment_dock(self._viewer)
+            if dock is not None:
+                dock.choose_model(self.model_path)
+            self.segment_button.setVisible(dock is None)
+
+    def _offer(self) -> None:
+        from napari_unet.gui.segment_dock import offer_model
+
+        if self.model_path is not None:
+            offer_model(self.model_path)
+            self.segment_button.hide()
+
+    def _show_background(self) -> None:
+        self.form.show_row(self.background.native, self.form["unpainted"].value == "ignore")
+
+    def _show_length(self) -> None:
+        self.minutes.native.setVisible(self.unit.value == "minutes")
+        self.steps.native.setVisible(self.unit.value == "steps")
+
+    def _browse(self) -> None:
+        folder = QFileDialog.getExistingDirectory(self, "Where runs are kept", self.home.value)
+        if folder:
+            self.home.value = folder

@@ -1,0 +1,150 @@
+"""Speaks the worker's protocol without TensorFlow, so that docks are tested in seconds.
+
+``python fake_worker.py MODE [FILE]``. Modes: ``run`` (a few steps or tiles, then finished),
+``slow`` (steps until told to stop), ``deaf`` (as slow, but does not hear Stop), ``fail``,
+``die`` (kills itself), ``exit`` (leaves in the middle of a job), ``shy`` (its first process
+leaves as the job arrives, as an idle worker may). At the end of stdin, FILE is written:
+that stands for the checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from napari_unet.events import (
+    Failed,
+    Finished,
+    PredictStarted,
+    Ready,
+    Report,
+    StepDone,
+    TileDone,
+    TrainStarted,
+    Validated,
+)
+from napari_unet.events import to_json as _json
+from napari_unet.jobs import PredictJob, TrainJob, job_from_yaml
+
+STEPS = 40
+
+
+class Fake:
+    """One fake worker."""
+
+    def __init__(self, mode: str, file: Path | None) -> None:
+        self.mode, self.file = mode, file
+        self.inbox: queue.Queue[tuple[dict, threading.Event]] = queue.Queue()
+        self.stop = threading.Event()
+        self.stops: list[threading.Event] = []
+        threading.Thread(target=self.listen, daemon=True).start()
+
+    def listen(self) -> None:
+        for line in sys.stdin:
+            command = json.loads(line)
+            if command["do"] != "stop":
+                self.put(command)
+            elif self.mode != "deaf":
+                self.stop_all()
+        self.stop_all()
+        self.put({"do": "quit"})
+
+    def put(self, command: dict) -> None:
+        stop = threading.Event()
+        self.stops.append(stop)
+        self.inbox.put((command, stop))
+
+    def stop_all(self) -> None:
+        for stop in self.stops:
+            stop.set()
+        self.stops.clear()
+
+    def say(self, event: object) -> None:
+        with suppress(OSError):
+            print(_json(event), flush=True)
+
+    def serve(self) -> None:
+        while True:
+            self.say(Ready(os.getpid()))
+            command, self.stop = self.inbox.get()
+            if command["do"] == "quit":
+                break
+            if command["do"] == "run":
+                if self.mode == "shy" and not self.file.exists():
+                    self.file.write_text("left")
+                    os._exit(0)
+                job = job_from_yaml(json.dumps(command["job"]))
+                self.train(job) if isinstance(job, TrainJob) else self.predict(job)
+        if self.file is not None:
+            time.sleep(0.3)
+            self.file.write_text("checkpoint")
+
+    def end_badly(self) -> None:
+        print("a line for the log", file=sys.stderr, flush=True)
+        if self.mode == "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self.mode == "exit":
+            os._exit(3)
+
+    def train(self, job: TrainJob) -> None:
+        self.say(TrainStarted(job.out, 0, STEPS, "CPU"))
+        print("not an event")
+        print('{"event": "NoSuchEvent"}', flush=True)
+        step = 0
+        while not self.stop.is_set() and (step < STEPS or self.mode in ("slow", "deaf")):
+            step += 1
+            time.sleep(0.01)
+            self.say(StepDone(step, max(STEPS, step), 1.0 / step, 0.01 * max(0, STEPS - step)))
+            if step % 10 == 0:
+                self.say(Validated(step, 1.0 / step, 1 - 1.0 / step, True))
+            if step == 5:
+                self.end_badly()
+                if self.mode == "fail":
+                    self.say(Failed("Something broke.", "RuntimeError", "Traceback: line 1"))
+                    return
+        model = os.environ.get("FAKE_MODEL", "")
+        outputs = {"model": model} if model else {}
+        self.say(Finished(Report("train", outputs, {}, 1.0, self.stop.is_set(), f"Trained {step} steps.")))
+
+    def predict(self, job: PredictJob) -> None:
+        import numpy as np
+
+        from napari_unet.files.image import open_source
+        from napari_unet.files.zarr import create_result
+
+        stack = open_source(job.image).stack
+        paths = {output.kind: output.path for output in job.outputs}
+        arrays = [
+            create_result(
+                path,
+                stack.out_shape,
+                (1,) * len(stack.slice_axes) + stack.shape[1:3],
+                np.uint8,
+                stack.out_axes,
+            )
+            for path in paths.values()
+        ]
+        self.say(PredictStarted(paths, 0, stack.shape[0], "CPU"))
+        window = job.window or ((0, stack.shape[0]), (0, stack.shape[1]), (0, stack.shape[2]))
+        for n in range(*window[0]):
+            self.end_badly()
+            time.sleep(0.05)
+            index = np.unravel_index(n, stack.slice_shape or (1,)) if stack.slice_shape else ()
+            region = (slice(*window[1]), slice(*window[2]))
+            for array in arrays:
+                array[(*map(int, index), *region)] = (stack.read(n, *region)[..., 0] > 100).astype(np.uint8)
+            self.say(TileDone(n + 1, stack.shape[0], 0.1))
+            if self.stop.is_set():
+                break
+        self.say(Finished(Report("predict", paths, {}, 1.0, self.stop.is_set(), "Segmented.")))
+
+
+if __name__ == "__main__":
+    Fake(sys.argv[1], Path(sys.argv[2]) if len(sys.argv) > 2 else None).serve()

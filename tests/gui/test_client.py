@@ -1,0 +1,182 @@
+"""The client against a fake worker: events, noise, deaths, ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from napari_unet.errors import NapariUNetError
+from napari_unet.events import Finished, StepDone
+from napari_unet.gui.client import COMMAND, WorkerClient, Workers
+from napari_unet.jobs import ArraySource, TrainJob
+
+TIMEOUT = 20_000
+JOB = TrainJob(images=(ArraySource(path="a"),), labels=(ArraySource(path="b"),), out="run")
+FAKE = str(Path(__file__).with_name("fake_worker.py"))
+
+
+def _client(mode: str, *args: str) -> tuple[WorkerClient, list[Any]]:
+    client = WorkerClient([sys.executable, FAKE, mode, *args])
+    events: list[Any] = []
+    client.happened.connect(events.append)
+    return client, events
+
+
+def _finished(events: list[Any]) -> bool:
+    return any(isinstance(event, Finished) for event in events)
+
+
+def test_the_worker_cannot_be_shadowed() -> None:
+    assert COMMAND[1:] == ("-P", "-m", "napari_unet.worker")
+
+
+def test_a_warm_worker_runs_job_after_job(qtbot: Any) -> None:
+    client, events = _client("run")
+    client.run(JOB)
+    assert client.busy
+    qtbot.waitUntil(lambda: _finished(events), timeout=TIMEOUT)
+    pid = client.pid
+    assert not client.busy and "not an event" in client.log
+    assert [event.step for event in events if isinstance(event, StepDone)] == list(range(1, 41))
+    events.clear()
+    client.run(JOB)
+    qtbot.waitUntil(lambda: _finished(events), timeout=TIMEOUT)
+    assert client.pid == pid
+    client.close()
+
+
+def test_a_busy_worker_refuses_a_second_job(qtbot: Any) -> None:
+    client, events = _client("slow")
+    client.run(JOB)
+    with pytest.raises(NapariUNetError, match="a job in hand"):
+        client.run(JOB)
+    client.stop()
+    qtbot.waitUntil(lambda: _finished(events), timeout=TIMEOUT)
+    client.close()
+
+
+def test_stop_pressed_again_and_again_is_one_stop(qtbot: Any) -> None:
+    client, events = _client("slow")
+    client.run(JOB)
+    for _ in range(20):
+        client.stop()
+    qtbot.waitUntil(lambda: _finished(events), timeout=TIMEOUT)
+    qtbot.wait(50)
+    assert sum(isinstance(event, Finished) for event in events) == 1
+    client.close()
+
+
+def test_a_line_may_come_in_parts_and_noise_is_logged(qtbot: Any) -> None:
+    code = (
+        "import sys,time\n"
+        'for part in (b\'garbage\\n\\xff\\xfe\\n{"event": "Rea\', b\'dy", "pid": 1}\\n\', b\'{"event": "StepDone", "step": 1, "ste\','
+        ' b\'ps": 2, "loss": null, "seconds_left": 1.0}\\n[]\\n{}\\n\'):\n'
+        "    sys.stdout.buffer.write(part); sys.stdout.flush(); time.sleep(0.1)\n"
+        "sys.stdin.read()\n"
+    )
+    client = WorkerClient([sys.executable, "-c", code])
+    events: list[Any] = []
+    client.happened.connect(events.append)
+    client.run(JOB)
+    qtbot.waitUntil(lambda: any(isinstance(event, StepDone) for event in events), timeout=TIMEOUT)
+    qtbot.waitUntil(lambda: "garbage" in client.log and "[]" in client.log, timeout=TIMEOUT)
+    client.close()
+
+
+def test_endless_noise_does_not_fill_the_memory(qtbot: Any) -> None:
+    code = "import sys; sys.stdout.write('x' * (1 << 23)); sys.stdout.flush(); sys.stdin.read()"
+    client = WorkerClient([sys.executable, "-c", code])
+    client.run(JOB)
+    qtbot.waitUntil(lambda: "xxx" in client.log, timeout=TIMEOUT)
+    assert len(client._partial) <= 1 << 20
+    client.close()
+
+
+def test_only_a_death_that_nobody_asked_for_is_reported(qtbot: Any) -> None:
+    client, events = _client("slow")
+    deaths: list[str] = []
+    client.died.connect(deaths.append)
+    client.run(JOB)
+    qtbot.waitUntil(lambda: len(events) > 3, timeout=TIMEOUT)
+    with qtbot.waitSignal(client.killed, timeout=TIMEOUT):
+        client.kill()
+    assert not deaths and not client.busy
+    events.clear()
+    client.run(JOB)
+    qtbot.waitUntil(lambda: len(events) > 3, timeout=TIMEOUT)
+    with qtbot.waitSignal(client.died, timeout=TIMEOUT):
+        os.kill(client.pid, signal.SIGKILL)
+    assert len(deaths) == 1 and "killed by the system" in deaths[0]
+    client.close()
+
+
+def test_an_idle_death_is_nobodys_business(qtbot: Any) -> None:
+    client, events = _client("run")
+    deaths: list[str] = []
+    client.died.connect(deaths.append)
+    client.run(JOB)
+    qtbot.waitUntil(lambda: _finished(events), timeout=TIMEOUT)
+    os.kill(client.pid, signal.SIGKILL)
+    qtbot.waitUntil(lambda: client.pid == 0, timeout=TIMEOUT)
+    assert not deaths
+
+
+def test_a_job_that_meets_a_leaving_worker_starts_another(qtbot: Any, tmp_path: Path) -> None:
+    client, events = _client("shy", str(tmp_path / "left"))
+    client.run(JOB)
+    qtbot.waitUntil(lambda: _finished(events), timeout=TIMEOUT)
+    assert (tmp_path / "left").read_text() == "left"
+    client.close()
+
+
+def test_a_worker_that_cannot_start_says_so(qtbot: Any, tmp_path: Path) -> None:
+    client = WorkerClient([str(tmp_path / "nothing")])
+    with qtbot.waitSignal(client.died, timeout=TIMEOUT) as signal_:
+        client.run(JOB)
+    assert "could not be started" in signal_.args[0] and not client.busy
+
+
+def test_workers_hands_out_the_warm_one_and_makes_more(qtbot: Any) -> None:
+    workers = Workers([sys.executable, FAKE, "slow"])
+    first = workers.free()
+    assert workers.free() is first
+    first.run(JOB)
+    second = workers.free()
+    assert second is not first and not second.busy
+    first_pid = first.pid
+    dock = object()
+    workers.join(dock)
+    workers.leave(dock)
+    qtbot.waitUntil(lambda: not psutil.pid_exists(first_pid), timeout=TIMEOUT)
+
+
+def test_the_end_of_the_program_neither_kills_nor_hangs(tmp_path: Path) -> None:
+    """The worker outlives its parent by the step in hand, and writes its checkpoint."""
+    code = f"""
+import sys
+from qtpy.QtCore import QCoreApplication, QTimer
+from napari_unet.gui.client import WorkerClient
+from napari_unet.jobs import ArraySource, TrainJob
+app = QCoreApplication([])
+client = WorkerClient([sys.executable, {FAKE!r}, "slow", {str(tmp_path / "checkpoint")!r}])
+job = TrainJob(images=(ArraySource(path="a"),), labels=(ArraySource(path="b"),), out="run")
+client.happened.connect(lambda event: app.quit() if type(event).__name__ == "Validated" else None)
+client.run(job)
+app.exec_() if hasattr(app, "exec_") else app.exec()
+print(client.pid)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "Destroyed while process" not in done.stderr
+    pid = int(done.stdout.split()[-1])
+    with suppress(psutil.NoSuchProcess):
+        psutil.Process(pid).wait(15)
+    assert (tmp_path / "checkpoint").read_text() == "checkpoint"

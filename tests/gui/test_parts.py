@@ -1,0 +1,204 @@
+"""Words, curves, background work and windows: the small parts by themselves."""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from napari.layers import Image, Shapes
+
+from napari_unet.errors import DataError
+from napari_unet.gui.background import Background, Stopped
+from napari_unet.gui.layers import axes_choices, placement, read_image, shape_window, visible_window
+from napari_unet.gui.plot import TrainingPlot
+from napari_unet.gui.progress import Messages, Progress
+from napari_unet.words import count, time_left
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (math.nan, "time left not known yet"),
+        (-1, "time left not known yet"),
+        (3, "a few seconds left"),
+        (31, "about 30 seconds left"),
+        (60, "about a minute left"),
+        (200, "about 3 minutes left"),
+        (3700, "about an hour left"),
+        (3 * 3600, "about 3 hours left"),
+        (90 * 3600, "about 4 days left"),
+    ],
+)
+def test_time_left_in_words(seconds: float, words: str) -> None:
+    assert time_left(seconds) == words
+
+
+@given(st.floats())
+def test_any_estimate_has_words(seconds: float) -> None:
+    assert time_left(seconds).endswith(("left", "yet"))
+
+
+def test_counts_agree_with_their_noun() -> None:
+    assert [count(1, "slice"), count(1200, "slice"), count(2, "class")] == [
+        "1 slice",
+        "1,200 slices",
+        "2 classes",
+    ]
+
+
+def test_the_plot_stays_small_and_skips_gaps(qtbot: Any) -> None:
+    plot = TrainingPlot()
+    qtbot.addWidget(plot)
+    for step in range(1, 30_001):
+        plot.add_loss(step, math.nan if step % 7 == 0 else 1.0)
+    plot.add_score(5, math.nan)
+    plot.add_score(10, 0.5)
+    plot.redraw()
+    steps, losses = plot.losses
+    assert len(steps) <= 8001 and steps[-1] > 29_900
+    np.testing.assert_allclose(losses, 1.0)
+    assert plot.scores == ([10.0], [0.5])
+    plot.clear()
+    assert plot.losses == ([], [])
+
+
+def test_the_plot_is_not_drawn_for_each_step(qtbot: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    plot = TrainingPlot()
+    qtbot.addWidget(plot)
+    assert plot._timer.interval() >= 200
+    for step in range(100):
+        plot.add_loss(step, 1.0)
+    assert plot.losses == ([], [])  # nothing yet: the timer has not come round
+    qtbot.waitUntil(lambda: len(plot.losses[0]) == 100)
+
+
+def test_progress_holds_large_numbers(qtbot: Any) -> None:
+    progress = Progress()
+    qtbot.addWidget(progress)
+    progress.show_step(3 * 10**9, 4 * 10**9, "Tile", 200.0)
+    assert progress.bar.value() == 750
+    assert progress.words.text() == "Tile 3,000,000,000 of 4,000,000,000 · about 3 minutes left"
+
+
+def test_messages_show_text_as_it_is_and_the_newest(qtbot: Any) -> None:
+    messages = Messages()
+    qtbot.addWidget(messages)
+    messages.show()
+    messages.say("<b>not bold</b> & so on")
+    for number in range(200):
+        messages.say(f"line {number}")
+    assert messages.text.startswith("<b>not bold</b> & so on")
+    bar = messages._text.verticalScrollBar()
+    assert bar.value() == bar.maximum() > 0
+    messages.error("It broke.")
+    assert messages.copy_button.isHidden()
+    messages.error("It broke.", "Traceback")
+    assert not messages.copy_button.isHidden() and messages.details == "It broke.\n\nTraceback"
+
+
+def test_background_work_ends_in_one_signal(qtbot: Any) -> None:
+    background = Background()
+    with qtbot.waitSignal(background.done) as done:
+        background.start(lambda say, stop: 7)
+    assert done.args == [7]
+
+    def refuse(say: Any, stop: Any) -> None:
+        raise DataError("No.")
+
+    with qtbot.waitSignal(background.failed) as failed:
+        background.start(refuse)
+    assert failed.args == ["No.", ""]
+
+    def break_(say: Any, stop: Any) -> None:
+        raise ZeroDivisionError("oops")
+
+    with qtbot.waitSignal(background.failed) as failed:
+        background.start(break_)
+    assert "ZeroDivisionError" in failed.args[0] and "Traceback" in failed.args[1]
+
+    def wait(say: Any, stop: Any) -> None:
+        while not stop():
+            pass
+        raise Stopped
+
+    with qtbot.waitSignal(background.stopped):
+        background.start(wait)
+        background.stop()
+
+
+def test_axes_of_layers() -> None:
+    assert axes_choices(Image(np.zeros((5, 6, 7))))[0] == "ZYX"
+    assert axes_choices(Image(np.zeros((5, 6, 7)), axis_labels=("t", "y", "x")))[0] == "TYX"
+    assert axes_choices(Image(np.zeros((5, 6, 3), np.uint8), rgb=True)) == ["YXS"]
+    assert axes_choices(Image(np.zeros((2, 3, 4, 6, 7))))[0] == "TZCYX"
+    with pytest.raises(DataError, match="6 axes"):
+        axes_choices(Image(np.zeros((1, 1, 1, 1, 6, 7))))
+
+
+def test_pixel_size_in_one_unit() -> None:
+    layer = Image(np.zeros((5, 6, 7)), scale=(2, 100, 100), units=("um", "nm", "nm"))
+    snapshot = read_image(layer)
+    assert snapshot.unit == "nanometer"
+    assert snapshot.pixel_size == pytest.approx({"Z": 2000.0, "Y": 100.0, "X": 100.0})
+    assert read_image(Image(np.zeros((6, 7)))).pixel_size == {}
+
+
+def test_the_channel_axis_is_left_out_of_a_place() -> None:
+    layer = Image(
+        np.zeros((3, 5, 6, 7)),
+        scale=(1, 4, 2, 2),
+        translate=(0, 7, 8, 9),
+        rotate=np.eye(4),
+        units=("pixel", "um", "um", "um"),
+    )
+    place = placement(layer, "CZYX", "ZYX")
+    np.testing.assert_allclose(place["scale"], (4, 2, 2))
+    np.testing.assert_allclose(place["translate"], (7, 8, 9))
+    assert [str(unit) for unit in place["units"]] == ["micrometer"] * 3
+    deep = placement(layer, "CZYX", "ZYX", classes=True)
+    np.testing.assert_allclose(deep["scale"], (1, 4, 2, 2))
+    assert deep["axis_labels"][0] == "class"
+    Image(np.zeros((2, 5, 6, 7)), **deep)
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    low=st.tuples(*[st.floats(-20, 60)] * 2),
+    size=st.tuples(*[st.floats(0.1, 50)] * 2),
+    scale=st.floats(0.1, 10),
+    z=st.integers(0, 4),
+)
+def test_a_shapes_window_lies_in_the_image_and_holds_the_shape(
+    low: tuple[float, float], size: tuple[float, float], scale: float, z: int
+) -> None:
+    layer = Image(np.zeros((5, 40, 30)), scale=(1, scale, scale))
+    (y, x), (h, w) = low, size
+    box = np.array([[z, y, x], [z, y, x + w], [z, y + h, x + w], [z, y + h, x]], float)
+    shapes = Shapes([box], shape_type="polygon", scale=(1, scale, scale))
+    try:
+        window = shape_window(layer, read_image(layer), shapes)
+    except DataError:
+        assert y > 39 or x > 29 or y + h < 0.5 or x + w < 0.5
+        return
+    assert window[0] == (z, z + 1)
+    for (start, stop), begin, length, side in zip(window[1:], (y, x), (h, w), (40, 30), strict=True):
+        assert 0 <= start < stop <= side
+        assert start == 0 or start <= begin + 0.5 + 1e-6
+        assert stop == side or stop >= begin + length - 0.5 - 1e-6
+
+
+def test_a_flat_shape_chooses_every_slice() -> None:
+    layer = Image(np.zeros((5, 40, 30)))
+    shapes = Shapes([np.array([[2, 3], [2, 9], [8, 9], [8, 3]], float)], shape_type="polygon")
+    assert shape_window(layer, read_image(layer), shapes)[0] == (0, 5)
+
+
+def test_the_visible_slice_counts_over_t_and_z() -> None:
+    layer = Image(np.zeros((2, 3, 5, 6)), scale=(1, 10, 1, 1))
+    dims = SimpleNamespace(point=(1, 20, 0, 0))
+    assert visible_window(layer, read_image(layer), dims)[0] == (5, 6)

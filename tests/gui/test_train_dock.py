@@ -1,0 +1,347 @@
+"""The Train dock, driven by clicks, against the fake worker."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+import tifffile
+from qtpy.QtCore import Qt
+
+from napari_unet.files.image import open_image
+from napari_unet.gui import run_panel
+from napari_unet.gui.train_dock import TrainDock
+from napari_unet.jobs import TrainJob
+
+TIMEOUT = 20_000
+
+
+def _dock(viewer: Any) -> TrainDock:
+    dock = TrainDock(viewer)
+    viewer.window.add_dock_widget(dock, name="Train")
+    return dock
+
+
+def _click(qtbot: Any, button: Any) -> None:
+    qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
+
+
+def _start(qtbot: Any, dock: TrainDock) -> None:
+    _click(qtbot, dock.panel.start_button)
+
+
+def _wait_for(qtbot: Any, dock: TrainDock, text: str) -> None:
+    qtbot.waitUntil(lambda: text in dock.panel.messages.text, timeout=TIMEOUT)
+
+
+def _jobs(monkeypatch: pytest.MonkeyPatch) -> list[TrainJob]:
+    """Collect the jobs that are sent."""
+    from napari_unet.gui.client import WorkerClient
+
+    sent: list[TrainJob] = []
+    run = WorkerClient.run
+    monkeypatch.setattr(WorkerClient, "run", lambda self, job: (sent.append(job), run(self, job))[1])
+    return sent
+
+
+def test_start_drives_bar_curves_and_messages(
+    viewer: Any, qtbot: Any, monkeypatch: pytest.MonkeyPatch, model: Path
+) -> None:
+    monkeypatch.setenv("FAKE_MODEL", str(model))
+    jobs = _jobs(monkeypatch)
+    dock = _dock(viewer)
+    _start(qtbot, dock)
+    assert not dock.panel.start_button.isEnabled()
+    _wait_for(qtbot, dock, "Trained 40 steps.")
+    dock.plot.redraw()
+    steps, losses = dock.plot.losses
+    assert steps[-1] == 40 and losses[0] == 1.0 and losses[-1] < 0.2
+    assert dock.plot.scores[0] == [10, 20, 30, 40]
+    assert "Training for 40 steps on CPU." in dock.panel.messages.text
+    assert "Labels saved at" in dock.panel.messages.text
+    assert str(model) in dock.panel.messages.text and not dock.segment_button.isHidden()
+    assert dock.panel.start_button.isEnabled() and not dock.panel.stop_button.isEnabled()
+    (job,) = jobs
+    painted = open_image(job.labels[0].path)
+    np.testing.assert_array_equal(np.asarray(painted.array), viewer.layers["paint"].data)
+    assert (painted.pixel_size, painted.unit) == ({"Z": 3.0, "Y": 0.5, "X": 0.5}, "pixel")
+    image = open_image(job.images[0].path, axes=job.images[0].axes)
+    np.testing.assert_array_equal(np.asarray(image.array), viewer.layers["raw"].data)
+    assert job.classes[0].value == 2 and job.train.steps == 0 and job.train.minutes == 10.0
+
+
+def test_labels_are_on_disk_before_the_job_is_sent(
+    viewer: Any, qtbot: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from napari_unet.gui.client import WorkerClient
+
+    seen: list[bool] = []
+    run = WorkerClient.run
+    monkeypatch.setattr(
+        WorkerClient,
+        "run",
+        lambda self, job: (seen.append(Path(job.labels[0].path).is_file()), run(self, job))[1],
+    )
+    dock = _dock(viewer)
+    _start(qtbot, dock)
+    _wait_for(qtbot, dock, "Trained 40 steps.")
+    assert seen == [True]
+
+
+def test_the_model_is_offered_to_an_open_segment_dock(
+    viewer: Any, qtbot: Any, monkeypatch: pytest.MonkeyPatch, model: Path
+) -> None:
+    from napari_unet.gui.segment_dock import SegmentDock
+
+    monkeypatch.setenv("FAKE_MODEL", str(model))
+    segment = SegmentDock(viewer)
+    viewer.window.add_dock_widget(segment, name="Segment (U-Net)")
+    dock = _dock(viewer)
+    _start(qtbot, dock)
+    _wait_for(qtbot, dock, "Trained 40 steps.")
+    assert segment.model.path == model
+    assert dock.segment_button.isHidden()
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda v: v.layers["paint"].data.fill(0), "Labels 'paint' have no painted pixels."),
+        (lambda v: v.layers["paint"].data.fill(7), "hold a single value, 7, on every pixel"),
+        (lambda v: v.layers["paint"].data.__setitem__((0, 0, 0), -3), "hold negative values: -3"),
+        (lambda v: setattr(v.layers["paint"], "data", np.ones((5, 48, 39), int)), "have shape (5, 48, 39) (ZYX) but image 'raw' has (5, 48, 40)"),
+        (lambda v: v.layers.remove("paint"), "No labels layer is chosen."),
+        (lambda v: v.layers.remove("raw"), "No image layer is chosen."),
+    ],
+)  # fmt: skip
+def test_bad_input_is_refused_and_nothing_starts(
+    viewer: Any, qtbot: Any, home: Path, monkeypatch: pytest.MonkeyPatch, change: Any, sentence: str
+) -> None:
+    jobs = _jobs(monkeypatch)
+    dock = _dock(viewer)
+    change(viewer)
+    _start(qtbot, dock)
+    _wait_for(qtbot, dock, sentence)
+    qtbot.waitUntil(lambda: not dock.panel.running, timeout=TIMEOUT)
+    assert not jobs and not home.exists()
+    assert not psutil.Process().children() or all(
+        "fake_worker" not in " ".join(c.cmdline()) for c in psutil.Process().children()
+    )
+
+
+def test_ignore_needs_a_painted_background(viewer: Any, qtbot: Any, home: Path) -> None:
+    dock = _dock(viewer)
+    assert dock.background.native.isHidden()
+    dock.form["unpainted"].value = "ignore"
+    assert not dock.background.native.isHidden()
+    dock.background.value = 1
+    _start(qtbot, dock)
+    _wait_for(qtbot, dock, "one of the painted values must mean background")
+    assert not home.exists()
+
+
+def test_a_run_folder_that_cannot_be_made_is_one_sentence(viewer: Any, qtbot: Any, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    dock = _dock(viewer)
+    dock.home.value = str(tmp_path / "file" / "below")
+    _start(qtbot, dock)
+    _wait_for(qtbot, dock, str(tmp_path / "file"))
+    qtbot.waitUntil(lambda: not dock.panel.running, timeout=TIMEOUT)
+
+
+def test_start_while_running_is_refused(
+    viewer: Any, qtbot: Any, fake: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake("slow")
+    jobs = _jobs(monkeypatch)
+    dock = _dock(viewer)
+    _start(qtbot, dock)
+    _wait_for(qtbot, dock, "Training for")
+    _start(qtbot, dock)  # the button is off: the click does nothing
+    dock.panel.start()
+    assert dock.panel.messages.text.count("A training runs already") == 1
+    assert len(jobs) == 1
+    _click(qtbot, dock.panel.stop_button)
+    _wait_for(qtbot, dock, "Trained")
+
+
+def test_stop_keeps_the_result(viewer: Any, qtbot: Any, fake: Any) -> None:
+    fake("slow")
+    dock = _dock(viewer)
+    _start(qtbot, dock)
+    _wait_for(qtbot, dock, "Training for")
+    _click(qtbot, dock.panel.stop_button)
+    assert dock.panel.stop_button.text() == "Stopping …"
+    _wait_for(qtbot, dock, "Trained")
+    assert dock.panel.progress.words.text() == "Stopped."
+    assert not dock.panel.running
+
+
+def test_kill_now_is_offered_and_kills(viewer: Any, qtbot: Any, fake: Any) -> None:
+    fake("deaf")
+    dock = _dock(viewer)
+    dock.panel._grace.setInterval(50)
+    _start(qtbot, dock)
+    _wait_for(qtbot, dock, "Training for")
+    _click(qtbot, dock.panel.stop_button)
+    qtbot.waitUntil(lambda: dock.panel.stop_button.text() == "Kill now", timeout=TIMEOUT)
+    _click(qtbot, dock.panel.stop_button)
+    _wait_for(qtbot, dock, "The worker was ended at once.")
+    assert "killed by the system" not in dock.panel.messages.text
+    assert not dock.panel.running and run_panel.GRACE_MS == 5000
+
+
+def test_killed_from_outside_is_one_sentence_and_the_viewer_lives(viewer: Any, qtbot: Any, fake: Any) -> None:
+    fake("slow")
+    dock = _dock(viewer)
+    _start(qtbot, dock)
+    _wait_for(qtbot, dock, "Training for")
+    os.kill(dock.panel._client.pid, signal.SIGKILL)
+    _wait_for(qtbot, dock, "The worker process was killed by the system, most likely because memory ran out.")
+    assert dock.panel.messages.text.count("worker process") == 1
+    fake("run")
+    dock._workers._clients[0]._command = fake("run")
+    _start(qtbot, dock)
+    _wait_for(qtbot, dock, "Trained 40 steps.")
+    assert len(viewer.layers) == 2
+
+
+@pytest.mark.parametrize(
+    ("mode", "sentence"),
+    [
+        ("die", "was killed by the system"),
+        ("exit", "exit code 3: a line for the log"),
+        ("fail", "Something broke."),
+    ],
+)
+def test_errors_are_shown_once_with_details(
+    viewer: Any, qtbot: Any, fake: Any, mode: str, sentence: str
+) -> None:
+    fake(mode)
+    dock = _dock(viewer)
+    _start(qtbot, dock)
+    _wait_for(qtbot, dock, sentence)
+    qtbot.waitUntil(lambda: not dock.panel.running, timeout=TIMEOUT)
+    assert dock.panel.messages.text.count(sentence) == 1
+    assert not dock.panel.messages.copy_button.isHidden()
+    _click(qtbot, dock.panel.messages.copy_button)
+    from qtpy.QtGui import QGuiApplication
+
+    copied = QGuiApplication.clipboard().text()
+    assert sentence in copied and ("Traceback: line 1" if mode == "fail" else "a line for the log") in copied
+
+
+def test_layers_may_go_while_training(viewer: Any, qtbot: Any, fake: Any) -> None:
+    fake("slow")
+    dock = _dock(viewer)
+    _start(qtbot, dock)
+    _wait_for(qtbot, dock, "Training for")
+    viewer.layers["paint"].name = "other"
+    viewer.layers.remove("raw")
+    viewer.layers.clear()
+    _click(qtbot, dock.panel.stop_button)
+    _wait_for(qtbot, dock, "Trained")
+
+
+def test_closing_the_viewer_lets_the_worker_finish(
+    viewer: Any, qtbot: Any, fake: Any, tmp_path: Path
+) -> None:
+    fake("slow", tmp_path / "checkpoint")
+    dock = _dock(viewer)
+    _start(qtbot, dock)
+    _wait_for(qtbot, dock, "Training for")
+    pid = dock.panel._client.pid
+    viewer.window._qt_window.close()
+    del dock
+    viewer.close()
+    qtbot.waitUntil(lambda: (tmp_path / "checkpoint").exists(), timeout=TIMEOUT)
+    qtbot.waitUntil(lambda: not psutil.pid_exists(pid), timeout=TIMEOUT)
+
+
+def test_closing_the_dock_stops_its_run(viewer: Any, qtbot: Any, fake: Any) -> None:
+    fake("slow")
+    dock = _dock(viewer)
+    _start(qtbot, dock)
+    _wait_for(qtbot, dock, "Training for")
+    pid = dock.panel._client.pid
+    viewer.window.remove_dock_widget(dock)
+    qtbot.waitUntil(lambda: not psutil.pid_exists(pid), timeout=TIMEOUT)
+    dock.deleteLater()
+
+
+def test_layers_at_another_place_are_warned_about(viewer: Any, qtbot: Any) -> None:
+    viewer.layers["paint"].scale = (1, 1, 1)
+    dock = _dock(viewer)
+    _start(qtbot, dock)
+    _wait_for(qtbot, dock, "lie at different places or scales")
+    _wait_for(qtbot, dock, "Trained 40 steps.")
+
+
+def test_axes_are_shown_and_can_be_chosen(viewer: Any, qtbot: Any) -> None:
+    dock = _dock(viewer)
+    assert dock.image.axes.value == "ZYX"
+    assert dock.image.info.text() == "5 slices, 40 x 48 pixels, 1 channel, uint8"
+    dock.image.axes.value = "CYX"
+    assert dock.image.info.text() == "40 x 48 pixels, 5 channels, uint8"
+    viewer.add_points(np.zeros((1, 3)))  # a new layer must not undo the choice
+    assert dock.image.axes.value == "CYX"
+    viewer.add_image(np.zeros((16, 20, 3), np.uint8), name="colour", rgb=True)
+    dock.image.box.value = viewer.layers["colour"]
+    assert dock.image.axes.value == "YXS" and "RGB" in dock.image.info.text()
+
+
+def test_layer_lists_follow_the_viewer(viewer: Any, qtbot: Any) -> None:
+    dock = _dock(viewer)
+    viewer.add_labels(np.zeros((5, 48, 40), int), name="new")
+    assert [layer.name for layer in dock.labels.choices] == ["paint", "new"]
+    viewer.layers["new"].name = "renamed"
+    assert "renamed" in [dock.labels.native.itemText(i) for i in range(dock.labels.native.count())]
+    viewer.layers.remove("paint")
+    assert dock.labels.value is viewer.layers["renamed"]
+
+
+def test_settings_reach_the_job(viewer: Any, qtbot: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = _jobs(monkeypatch)
+    dock = _dock(viewer)
+    dock.preset.value = "article"
+    dock.unit.value = "steps"
+    dock.steps.value = 123
+    dock.more["learning_rate"].value = 3e-4
+    dock.more["not_finite"].value = "ignore"
+    dock.form["name"].value = "Zellkerne ü / 漢"
+    _start(qtbot, dock)
+    _wait_for(qtbot, dock, "Trained 40 steps.")
+    (job,) = jobs
+    assert job.network.filters == 64 and job.train.steps == 123 and job.train.learning_rate == 3e-4
+    assert job.not_finite == "ignore" and job.name == "Zellkerne ü / 漢"
+    assert Path(job.out).name.endswith("Zellkerne-ü-漢")
+
+
+def test_the_file_behind_a_layer_is_used_where_it_equals_it(
+    viewer: Any, qtbot: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = _jobs(monkeypatch)
+    path = tmp_path / "raw.tif"
+    pixels = np.random.default_rng(1).integers(0, 99, (48, 40), np.uint8)
+    tifffile.imwrite(
+        path, pixels, ome=True, metadata={"axes": "YX", "PhysicalSizeX": 0.25, "PhysicalSizeY": 0.25}
+    )
+    (layer,) = viewer.open(path, plugin="napari")
+    paint = viewer.add_labels((pixels > 50).astype(int), name="on file")
+    dock = _dock(viewer)
+    dock.image.box.value, dock.labels.value = layer, paint
+    _start(qtbot, dock)
+    _wait_for(qtbot, dock, "Trained 40 steps.")
+    layer.data[0, 0] += 1  # now the layer is no longer the file
+    _start(qtbot, dock)
+    qtbot.waitUntil(lambda: dock.panel.messages.text.count("Trained 40 steps.") == 2, timeout=TIMEOUT)
+    first, second = jobs
+    assert first.images[0].path == str(path)
+    assert Path(second.images[0].path).parent == Path(second.out) / "image"
+    labels = open_image(first.labels[0].path)
+    assert (labels.pixel_size, labels.unit) == ({"Y": 0.25, "X": 0.25}, "micrometer")

@@ -38,7 +38,9 @@ class StopAfter:
 def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A barely trained model of two classes, painted with the values 0 and 7."""
     image, labels, _ = cells((64, 64), seed=1)
-    model = train([image], [labels * 7], UNetConfig(filters=2, depth=2), TrainConfig(steps=3, patch=32, batch=1))
+    model = train(
+        [image], [labels * 7], UNetConfig(filters=2, depth=2), TrainConfig(steps=3, patch=32, batch=1)
+    )
     path = tmp_path_factory.mktemp("model") / "tiny.unet"
     save_model(model, path)
     return path
@@ -71,7 +73,9 @@ def test_a_training_leaves_all_that_the_run_folder_promises(tiny_job: TrainJob) 
     assert {"job.yaml", "history.jsonl", "checkpoint.npz", "model.unet", "log.txt"} <= {
         path.name for path in folder.path.iterdir()
     }
-    assert [record["step"] for record in folder.read_history() if record["event"] == "StepDone"] == list(range(1, 13))
+    assert [record["step"] for record in folder.read_history() if record["event"] == "StepDone"] == list(
+        range(1, 13)
+    )
     assert [event.run for event in events if isinstance(event, TrainStarted)] == [str(folder.path)]
     card = read_card(folder.model_path)
     assert card.pixel_size == (0.5, 0.5)
@@ -89,7 +93,9 @@ def test_a_stopped_training_goes_on_to_the_same_weights(tiny_job: TrainJob, tmp_
     assert not rest.stopped
     first, second = (load_model(report.outputs["model"]).arrays() for report in (whole, rest))
     assert all(np.array_equal(first[name], second[name]) for name in first)
-    assert [r["step"] for r in RunFolder(tiny_job.out).read_history() if r["event"] == "StepDone"] == list(range(1, 13))
+    assert [r["step"] for r in RunFolder(tiny_job.out).read_history() if r["event"] == "StepDone"] == list(
+        range(1, 13)
+    )
 
 
 def test_a_run_folder_with_another_job_is_refused(tiny_job: TrainJob) -> None:
@@ -139,11 +145,14 @@ def test_a_stopped_segmentation_goes_on_without_computing_twice(
     assert started.done == 2
     assert sum(isinstance(event, TileDone) for event in second) == started.total - 2
     assert np.array_equal(
-        np.asarray(open_image(tmp_path / name).array[...]), np.asarray(open_image(tmp_path / f"whole-{name}").array[...])
+        np.asarray(open_image(tmp_path / name).array[...]),
+        np.asarray(open_image(tmp_path / f"whole-{name}").array[...]),
     )
 
 
-def test_another_result_is_only_replaced_when_asked(model_file: Path, stack_file: Path, tmp_path: Path) -> None:
+def test_another_result_is_only_replaced_when_asked(
+    model_file: Path, stack_file: Path, tmp_path: Path
+) -> None:
     for name in ("result.zarr", "result.ome.tif"):
         job = predict_job(model_file, stack_file, tmp_path / name)
         run(job)
@@ -175,7 +184,9 @@ def test_other_channels_than_the_model_reads_are_refused(model_file: Path, tmp_p
         run(predict_job(model_file, tmp_path / "rgb.ome.tif", tmp_path / "result.zarr"))
 
 
-def test_a_target_that_cannot_be_written_is_refused_before_computing(model_file: Path, stack_file: Path) -> None:
+def test_a_target_that_cannot_be_written_is_refused_before_computing(
+    model_file: Path, stack_file: Path
+) -> None:
     events: list[Event] = []
     with pytest.raises(FileError):
         run(predict_job(model_file, stack_file, Path("/proc/result.ome.tif")), events.append)

@@ -58,8 +58,23 @@ def test_train_predict_evaluate_info(
 ) -> None:
     image, labels = map(str, cells_files)
     run = tmp_path / "run"
-    flags = ["--preset", "quick", "--filters", "2", "--depth", "2", "--steps", "3", "--patch", "32", "--batch", "1"]
-    code, out, err = call(capfd, "train", "--images", image, "--labels", labels, "--out", str(run), *flags, "--json")
+    flags = [
+        "--preset",
+        "quick",
+        "--filters",
+        "2",
+        "--depth",
+        "2",
+        "--steps",
+        "3",
+        "--patch",
+        "32",
+        "--batch",
+        "1",
+    ]
+    code, out, err = call(
+        capfd, "train", "--images", image, "--labels", labels, "--out", str(run), *flags, "--json"
+    )
     assert code == 0, err
     events = [from_json(line) for line in out.splitlines()]
     assert sum(isinstance(event, StepDone) for event in events) == 3
@@ -99,7 +114,13 @@ def test_membranes_are_scored_as_in_the_challenge(capfd: pytest.CaptureFixture[s
     truth[20] = 0
     write_tiff(tmp_path / "truth.tif", truth, "YX")
     write_tiff(tmp_path / "probability.tif", truth, "YX")
-    arguments = ["evaluate", str(tmp_path / "probability.tif"), str(tmp_path / "truth.tif"), "--task", "membranes"]
+    arguments = [
+        "evaluate",
+        str(tmp_path / "probability.tif"),
+        str(tmp_path / "truth.tif"),
+        "--task",
+        "membranes",
+    ]
     code, out, _ = call(capfd, *arguments, "--json")
     assert code == 0
     rows = json.loads(out)["rows"]

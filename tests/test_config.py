@@ -29,7 +29,10 @@ def test_presets_have_the_published_sizes() -> None:
         ({"depth": 9}, "depth is 9, but it should be less than or equal to 6."),
         ({"filterz": 3}, "'filterz' is not a setting of UNetConfig (it has ndim, channels,"),
         ({"ndim": 3}, "A network of 3 dimensions is not built yet: set ndim to 2"),
-        ({"architecture": "linked-code", "classes": 3}, "knows 2 classes, not 3: choose the article or quick preset"),
+        (
+            {"architecture": "linked-code", "classes": 3},
+            "knows 2 classes, not 3: choose the article or quick preset",
+        ),
     ],
 )
 def test_what_is_wrong_is_said_in_a_sentence(values: dict[str, object], sentence: str) -> None:
@@ -39,7 +42,9 @@ def test_what_is_wrong_is_said_in_a_sentence(values: dict[str, object], sentence
 
 
 def test_an_unknown_preset_is_refused() -> None:
-    with pytest.raises(ConfigError, match="'huge' is not a preset; choose one of article, quick, linked-code."):
+    with pytest.raises(
+        ConfigError, match="'huge' is not a preset; choose one of article, quick, linked-code."
+    ):
         UNetConfig.preset("huge")
 
 

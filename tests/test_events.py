@@ -17,7 +17,11 @@ _CLASSES = [getattr(events, name) for name in events.__all__ if isinstance(getat
 _EVENTS = [cls for cls in _CLASSES if issubclass(cls, Event) and cls is not Event]
 
 
-@given(st.one_of(*(st.builds(cls) if cls is not Finished else st.builds(cls, st.builds(Report)) for cls in _EVENTS)))
+@given(
+    st.one_of(
+        *(st.builds(cls) if cls is not Finished else st.builds(cls, st.builds(Report)) for cls in _EVENTS)
+    )
+)
 def test_every_event_comes_back_from_one_line(event: Event) -> None:
     line = to_json(event)
     assert "\n" not in line
@@ -35,7 +39,9 @@ def test_a_loss_that_is_not_a_number_is_strict_json() -> None:
     assert json.loads(to_json(StepDone(1, 2, math.nan, 1.0)), parse_constant=pytest.fail)["loss"] is None
 
 
-@pytest.mark.parametrize("line", ["", "{}", "[1]", '{"event": "Event"}', '{"event": "Ready", "pid": 1, "more": 2}'])
+@pytest.mark.parametrize(
+    "line", ["", "{}", "[1]", '{"event": "Event"}', '{"event": "Ready", "pid": 1, "more": 2}']
+)
 def test_a_line_that_is_no_event_is_refused(line: str) -> None:
     with pytest.raises(ValueError):  # noqa: PT011  json's own error is one too
         from_json(line)

@@ -11,7 +11,9 @@ from napari_unet.errors import ConfigError
 from napari_unet.jobs import ArraySource, Output, PredictJob, TrainJob, job_from_yaml, job_to_yaml
 
 _paths = st.text(min_size=1, max_size=20).filter(lambda text: text.isprintable())
-_sources = st.builds(ArraySource, path=_paths, series=st.integers(0, 9), axes=st.sampled_from([None, "ZYX", "YXS"]))
+_sources = st.builds(
+    ArraySource, path=_paths, series=st.integers(0, 9), axes=st.sampled_from([None, "ZYX", "YXS"])
+)
 _train_jobs = st.builds(
     TrainJob,
     images=st.tuples(_sources),
@@ -42,7 +44,10 @@ def test_a_job_comes_back_from_yaml(job: TrainJob | PredictJob) -> None:
         ("kind: dream", "needs 'kind: train' or 'kind: predict'"),
         ("kind: train", "'images' is missing in TrainJob"),
         ("kind: predict\nmodle: x", "'modle' is not a setting of PredictJob"),
-        ("kind: train\nimages: [{path: a}]\nlabels: [{path: b}]\nout: o\ntrain: {stepz: 1}", "'stepz' is not a setting"),
+        (
+            "kind: train\nimages: [{path: a}]\nlabels: [{path: b}]\nout: o\ntrain: {stepz: 1}",
+            "'stepz' is not a setting",
+        ),
     ],
 )
 def test_what_is_no_job_is_refused_in_a_sentence(text: str, sentence: str) -> None:

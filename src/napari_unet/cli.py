@@ -9,40 +9,22 @@ there is, a second Ctrl-C kills.
 from __future__ import annotations
 
 import json as json_lines
-import os
-import signal
 import sys
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 from pydantic import create_model
-from rich.console import Console
 from rich.table import Table
 
 from napari_unet import __version__
 from napari_unet.config import PredictConfig, Settings, TrainConfig, UNetConfig, UNetPreset
 from napari_unet.errors import NapariUNetError
-from napari_unet.events import (
-    Event,
-    Finished,
-    Notify,
-    PredictStarted,
-    Report,
-    StepDone,
-    Stop,
-    TileDone,
-    TrainStarted,
-    Validated,
-    Warned,
-    to_json,
-)
+from napari_unet.events import Finished
 from napari_unet.jobs import ArraySource, Output, PredictJob, TrainJob, job_from_yaml
+from napari_unet.terminal import as_table, quiet_libraries, reporting, results, screen, summary
 
 __all__ = ["app", "main"]
 
@@ -51,9 +33,6 @@ app = App(
     help="Train a U-Net from a few painted labels, and segment whole stacks with it.",
     version=__version__,
 )
-
-_screen = Console(stderr=True)  # progress and messages; results alone go to stdout
-_results = Console()
 
 Several = Parameter(consume_multiple=True, negative=())
 Switch = Parameter(negative=())
@@ -104,7 +83,7 @@ def train(
 
     pairs = match_pairs(images, labels)
     if not json:
-        _screen.print(pairs.report(), style="dim")
+        screen.print(pairs.report(), style="dim")
     job = TrainJob(
         images=tuple(_source(image) for image, _ in pairs.pairs),
         labels=tuple(_source(painted) for _, painted in pairs.pairs),
@@ -198,7 +177,7 @@ def evaluate(
     table = Table("", *result.columns, title=f"{task}: {result.images} image(s)", title_justify="left")
     for name, figures in result.rows.items():
         table.add_row(name, *(f"{figure:.4f}" for figure in figures))
-    _results.print(table)
+    results.print(table)
 
 
 @app.command
@@ -224,7 +203,7 @@ def info(path: Path, *, json: Annotated[bool, Switch] = False) -> None:
     if json:
         print(json_lines.dumps(content))
     else:
-        _results.print(_rows(content))
+        results.print(as_table(content))
 
 
 @app.command
@@ -258,10 +237,10 @@ def demo(out: Path = Path("napari-unet-demo"), *, minutes: float = 2.0, show: bo
     """
     from napari_unet.demo import demonstrate, open_in_napari
 
-    with _quiet_libraries(), _reporting(json=False) as (notify, stop):
+    with quiet_libraries(), reporting(json=False) as (notify, stop):
         result = demonstrate(out, minutes, notify, stop)
-    _results.print(result.table())
-    _results.print(f"model    {result.model}\npicture  {result.picture}", highlight=False, soft_wrap=True)
+    results.print(result.table())
+    results.print(f"model    {result.model}\npicture  {result.picture}", highlight=False, soft_wrap=True)
     if show:
         open_in_napari(result)
 
@@ -271,7 +250,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except (CycloptsError, NapariUNetError) as error:
-        _screen.print(f"[bold red]error[/] {' '.join(str(error).split())}", highlight=False, soft_wrap=True)
+        screen.print(f"[bold red]error[/] {' '.join(str(error).split())}", highlight=False, soft_wrap=True)
         return 2
     return 0
 
@@ -310,134 +289,11 @@ def _split(path: Path) -> tuple[str, str]:
 def _run(job: TrainJob | PredictJob, json: bool) -> None:
     from napari_unet.api import run as run_job
 
-    with _quiet_libraries(), _reporting(json) as (notify, stop):
+    with quiet_libraries(), reporting(json) as (notify, stop):
         report = run_job(job, notify, stop)
         notify(Finished(report))
     if not json:
-        _results.print(_summary(report), highlight=False, soft_wrap=True)
-
-
-def _summary(report: Report) -> str:
-    lines = [report.message, *(f"{kind:14}{path}" for kind, path in report.outputs.items())]
-    return "\n".join(line for line in lines if line)
-
-
-def _rows(content: dict[str, Any], title: str = "") -> Table:
-    table = Table(title=title or None, show_header=False, box=None)
-    for key, value in content.items():
-        match value:
-            case dict():
-                table.add_row(key, _rows(value))
-            case [dict(), *_]:
-                table.add_row(
-                    key, "\n".join(", ".join(f"{k} {v}" for k, v in item.items() if v) for item in value)
-                )
-            case None | [] | "":
-                pass
-            case _:
-                table.add_row(key, str(value))
-    return table
-
-
-@contextmanager
-def _reporting(json: bool) -> Iterator[tuple[Notify, Stop]]:
-    """Give a `notify` that shows events and a `stop` that Ctrl-C sets."""
-    asked = False
-
-    def ask(number: int, _: FrameType | None) -> None:
-        nonlocal asked
-        asked = True
-        signal.signal(number, signal.SIG_DFL)  # the second Ctrl-C kills
-        _screen.print("Stopping after this step; press Ctrl-C again to kill.", style="yellow")
-
-    before = signal.signal(signal.SIGINT, ask)
-    try:
-        if json:
-            yield lambda event: print(to_json(event), flush=True), lambda: asked
-        else:
-            with _Bars() as bars:
-                yield bars.show, lambda: asked
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-@contextmanager
-def _quiet_libraries() -> Iterator[None]:
-    """Hold back what TensorFlow's C++ code prints about devices it did not find, unless something goes wrong."""
-    with tempfile.TemporaryFile() as notes, os.fdopen(os.dup(2), "w", encoding="utf-8") as stderr:
-        os.dup2(notes.fileno(), 2)
-        try:
-            with redirect_stderr(stderr):  # our own messages still reach the screen
-                yield
-        except NapariUNetError:
-            raise
-        except BaseException:
-            notes.seek(0)
-            stderr.write(notes.read().decode(errors="replace"))
-            raise
-        finally:
-            stderr.flush()
-            os.dup2(stderr.fileno(), 2)
-
-
-class _Bars:
-    """Progress for a person: one bar, the last figures, warnings above it."""
-
-    def __init__(self) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[left]}"),
-            TextColumn("{task.fields[figures]}", style="dim"),
-            console=_screen,
-        )
-        self._task = self._progress.add_task("", visible=False, left="", figures="")
-        self._score = ""
-
-    def __enter__(self) -> _Bars:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._progress.stop()
-
-    def show(self, event: Event) -> None:
-        match event:
-            case TrainStarted(run=_, step=step, steps=steps, device=device):
-                self._begin(f"Training on {device}", step, steps)
-            case PredictStarted(outputs=_, done=done, total=total, device=device):
-                self._begin(f"Segmenting on {device}", done, total)
-            case StepDone(step, steps, loss, seconds_left):
-                figures = f"loss {loss:.3f}{self._score}"
-                self._advance(step, steps, seconds_left, figures)
-            case Validated(score=score):
-                self._score = f", held-out mean Dice {score:.3f}"
-            case TileDone(done, total, seconds_left):
-                self._advance(done, total, seconds_left, "")
-            case Warned(message):
-                self._progress.print(message, style="yellow", highlight=False)
-
-    def _begin(self, what: str, done: int, total: int) -> None:
-        self._progress.update(self._task, description=what, completed=done, total=total, visible=True)
-
-    def _advance(self, done: int, total: int, seconds_left: float, figures: str) -> None:
-        self._progress.update(
-            self._task, completed=done, total=total, left=time_left(seconds_left), figures=figures
-        )
-
-
-def time_left(seconds: float) -> str:
-    """Say a number of seconds as a person would."""
-    if not 0 <= seconds < 1e7:
-        return ""
-    if seconds < 90:
-        return f"{seconds:.0f} s left"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min left"
-    return f"{seconds / 3600:.1f} h left"
+        results.print(summary(report), highlight=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

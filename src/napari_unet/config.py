@@ -179,6 +179,13 @@ class TrainConfig(Settings):
         title="Flips and turns",
         description="Vary patches by flips and quarter turns (not for images with a fixed up).",
     )
+    border_weight: float = Field(
+        10.0,
+        ge=0.0,
+        le=100.0,
+        title="Border weight",
+        description="How much more a pixel in a narrow gap between two regions counts (membranes, touching cells); 0 for no more. Used where unpainted is background.",
+    )
     validation: float = Field(
         0.15,
         ge=0.0,

@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from rich.table import Table
 from skimage.segmentation import find_boundaries
 
+from napari_unet.api import run
 from napari_unet.config import TrainConfig, UNetConfig
 from napari_unet.data.metrics import class_scores
 from napari_unet.data.synthetic import cells
@@ -24,7 +25,6 @@ from napari_unet.files.atomic import make_folder, write_atomically
 from napari_unet.files.image import open_image
 from napari_unet.files.tiff import write_tiff
 from napari_unet.jobs import ArraySource, Output, PredictJob, TrainJob
-from napari_unet.api import run
 
 __all__ = ["DemoResult", "demonstrate", "open_in_napari"]
 

@@ -109,10 +109,9 @@ def main() -> int:
         lock = threading.Lock()
 
         def notify(event: Event) -> None:
-            with lock:
-                # Nobody may listen any more; the inbox has seen that or will in a moment.
-                with suppress(OSError):
-                    print(to_json(event), file=protocol, flush=True)
+            # Nobody may listen any more; the inbox has seen that or will in a moment.
+            with lock, suppress(OSError):
+                print(to_json(event), file=protocol, flush=True)
 
         inbox = _Inbox(sys.stdin)
         while True:

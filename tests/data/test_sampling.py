@@ -73,7 +73,7 @@ def test_every_patch_is_a_piece_of_its_image_and_holds_paint(
         return
     sampler = Sampler(examples, 3, patch, 2, seed, flips)
     for n in range(3):
-        images, labels = sampler.batch(n)
+        images, labels, _ = sampler.batch(n)
         assert images.shape == (2, patch, patch, 4)
         assert images.dtype == np.float32
         assert labels.shape == (2, patch, patch)
@@ -92,9 +92,9 @@ def test_a_batch_comes_from_its_number_alone() -> None:
     in_order = [sampler.batch(n) for n in range(20)]
     with ThreadPoolExecutor(4) as threads:
         shuffled = dict(zip(range(19, -1, -1), threads.map(again.batch, range(19, -1, -1)), strict=True))
-    for n, (images, labels) in enumerate(in_order):
-        np.testing.assert_array_equal(images, shuffled[n][0])
-        np.testing.assert_array_equal(labels, shuffled[n][1])
+    for n, batch in enumerate(in_order):
+        for part, same in zip(batch, shuffled[n], strict=True):
+            np.testing.assert_array_equal(part, same)
     other = Sampler([example(coin((100, 120)))], 2, 48, 3, seed=6, flips=True).batch(0)
     assert not np.array_equal(in_order[0][0], other[0])
     assert not np.array_equal(in_order[0][0], in_order[1][0])
@@ -106,7 +106,7 @@ def test_one_painted_pixel_in_a_large_image_is_always_shown_off_the_rim() -> Non
     sampler = Sampler([example(target)], 2, 64, 2, seed=0, flips=False)
     places = set()
     for n in range(50):
-        _, labels = sampler.batch(n)
+        _, labels, _ = sampler.batch(n)
         for label in labels:
             ((y, x),) = np.argwhere(label != IGNORE)
             assert 16 <= y < 48
@@ -135,7 +135,7 @@ def test_painted_pixels_are_drawn_evenly() -> None:
 
 def test_small_images_are_reflected_without_labels() -> None:
     target = coin((20, 90))
-    images, labels = Sampler([example(target)], 2, 64, 1, seed=0, flips=False).batch(0)
+    images, labels = Sampler([example(target)], 2, 64, 1, seed=0, flips=False).batch(0)[:2]
     rows = np.flatnonzero((labels[0] != IGNORE).any(axis=1))
     assert len(rows) == 20
     assert (labels[0] != IGNORE).sum() == 20 * 64
@@ -146,7 +146,7 @@ def test_small_images_are_reflected_without_labels() -> None:
 
 
 def test_an_image_of_one_pixel_can_be_sampled() -> None:
-    images, labels = Sampler([example(np.ones((1, 1)))], 2, 16, 2, seed=0, flips=True).batch(0)
+    images, labels = Sampler([example(np.ones((1, 1)))], 2, 16, 2, seed=0, flips=True).batch(0)[:2]
     assert np.isfinite(images).all()
     assert (labels != IGNORE).sum() == 2
 

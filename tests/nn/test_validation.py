@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -30,9 +32,12 @@ def test_loss_is_the_one_of_training(seed: int, classes: int) -> None:
     target = rng.integers(0, classes, (9, 12)).astype(np.uint8)
     target[rng.random(target.shape) < 0.3] = IGNORE
     logits = rng.normal(0, 2, (9, 12, 1 if classes == 2 else classes)).astype(np.float32)
-    quality = measure(see, [example(logits, target)], classes, Halo(0, 0), 1)
+    weight = rng.uniform(0.1, 12, target.shape).astype(np.float16)
+    weighed = replace(example(logits, target), weight=weight)
+    quality = measure(see, [weighed], classes, Halo(0, 0), 1)
+    truth = np.stack([target, weight], -1).astype(np.float32)
     assert quality is not None
-    assert quality.loss == pytest.approx(float(SegmentationLoss()(target[None], logits[None])), abs=1e-4)
+    assert quality.loss == pytest.approx(float(SegmentationLoss()(truth[None], logits[None])), abs=1e-4)
 
 
 @settings(max_examples=30, deadline=None)
@@ -47,7 +52,9 @@ def test_threshold_has_the_best_dice(seed: int) -> None:
     def dice(threshold: float) -> float:
         answer, truth = p >= threshold, target == 1
         pairs = ((answer, truth), (~answer, ~truth))
-        return float(np.mean([2 * (ours & theirs).sum() / (ours.sum() + theirs.sum()) for ours, theirs in pairs]))
+        return float(
+            np.mean([2 * (ours & theirs).sum() / (ours.sum() + theirs.sum()) for ours, theirs in pairs])
+        )
 
     assert quality.score == pytest.approx(max(map(dice, THRESHOLDS)), abs=1e-2)
     assert dice(quality.threshold) == pytest.approx(quality.score, abs=1e-2)

@@ -14,8 +14,8 @@ from napari.layers import Image, Labels
 from napari.settings import get_settings
 
 from napari_unet.errors import FileError
-from napari_unet.files.tiff import write_tiff
 from napari_unet.files.model import save_model_file
+from napari_unet.files.tiff import write_tiff
 from napari_unet.plugin import reader
 from napari_unet.plugin.reader import model_reader, ome_tiff_reader
 from napari_unet.spec import ModelSpec, weight_shapes

@@ -10,25 +10,20 @@ from numpy.typing import NDArray
 __all__ = ["flip_and_turn"]
 
 
-def flip_and_turn(
-    image: NDArray[Any], target: NDArray[Any], rng: np.random.Generator
-) -> tuple[NDArray[Any], NDArray[Any]]:
+def flip_and_turn(patch: NDArray[Any], way: int) -> NDArray[Any]:
     """Show a patch in one of the eight ways a square can lie.
 
     Parameters
     ----------
-    image : ndarray of shape (P, P, C)
-        Pixels.
-    target : ndarray of shape (P, P)
-        Class of each pixel.
-    rng : numpy.random.Generator
-        Chooses one of the eight with equal probability, and is advanced by one number.
+    patch : ndarray of shape (P, P) or (P, P, C)
+        Pixels, classes or weights; all of one patch are given the same way.
+    way : int
+        0 to 7; 0 leaves it as it is.
 
     Returns
     -------
-    image, target : ndarray
-        Views of the input, both turned and mirrored alike.
+    ndarray
+        A view of the input, turned by ``way % 4`` quarters and, from 4 on, mirrored.
     """
-    way = int(rng.integers(8))
-    image, target = np.rot90(image, way % 4), np.rot90(target, way % 4)
-    return (image[:, ::-1], target[:, ::-1]) if way >= 4 else (image, target)
+    turned = np.rot90(patch, way % 4)
+    return turned[:, ::-1] if way >= 4 else turned

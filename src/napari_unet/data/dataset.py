@@ -44,12 +44,16 @@ class Example:
         Which image it comes from.
     index : int
         Which slice of that image.
+    weight : ndarray of float16, shape (Y, X), optional
+        How much each pixel counts in the cross-entropy (`napari_unet.data.weights`); all the same
+        without it.
     """
 
     image: NDArray[np.float32]
     target: NDArray[np.uint8]
     group: int
     index: int
+    weight: NDArray[np.float16] | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,16 @@ from napari_unet.data.dataset import Dataset, Example
 from napari_unet.data.labels import IGNORE
 from napari_unet.errors import DataError
 
-__all__ = ["GAP", "MIN_CLASS_PIXELS", "MIN_SLICES", "MIN_VALIDATION_PIXELS", "Sampler", "Split", "split"]
+__all__ = [
+    "GAP",
+    "MIN_CLASS_PIXELS",
+    "MIN_SLICES",
+    "MIN_VALIDATION_PIXELS",
+    "Batch",
+    "Sampler",
+    "Split",
+    "split",
+]
 
 GAP = 32
 """Pixels between a band that is held out and what is trained on; nobody sees their labels."""
@@ -34,6 +44,9 @@ MIN_VALIDATION_PIXELS = 500
 
 MIN_CLASS_PIXELS = 25
 """Painted pixels of each class that both sides need."""
+
+Batch = tuple[NDArray[np.float32], NDArray[np.uint8], NDArray[np.float32]]
+"""Images (B, P, P, C), targets (B, P, P) and weights (B, P, P)."""
 
 _CONTEXT = 128
 _BLOCK = 32
@@ -282,7 +295,7 @@ class Sampler:
         before = np.concatenate([[0], self._ends])[marks]
         self._of_class = [(int(a), int(b)) for a, b in pairwise(before) if a < b]
 
-    def batch(self, n: int) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+    def batch(self, n: int) -> Batch:
         """Draw batch n.
 
         Parameters
@@ -296,21 +309,23 @@ class Sampler:
             Normalised pixels.
         targets : ndarray of uint8, shape (B, P, P)
             Class indices, or `napari_unet.data.labels.IGNORE`.
+        weights : ndarray of float32, shape (B, P, P)
+            How much each pixel counts.
         """
         rng = np.random.default_rng([self.seed, n])
         side, channels = self.patch, self.examples[0].image.shape[2]
         images = np.empty((self.batch_size, side, side, channels), np.float32)
         targets = np.empty((self.batch_size, side, side), np.uint8)
+        weights = np.empty((self.batch_size, side, side), np.float32)
         for i in range(self.batch_size):
             low, high = 0, int(self._ends[-1])
             if (n * self.batch_size + i) % 2 == 0:
                 low, high = self._of_class[int(rng.integers(len(self._of_class)))]
             example, y, x = self._pixel(int(rng.integers(low, high)))
-            image, target = self._cut(example, y, x, rng)
-            if self.flips:
-                image, target = flip_and_turn(image, target, rng)
-            images[i], targets[i] = image, target
-        return images, targets
+            patch = self._cut(example, y, x, rng)
+            way = int(rng.integers(8)) if self.flips else 0
+            images[i], targets[i], weights[i] = (flip_and_turn(part, way) for part in patch)
+        return images, targets, weights
 
     def _pixel(self, number: int) -> tuple[Example, int, int]:
         """Find painted pixel `number`, counted by class, then image, then block."""
@@ -324,17 +339,21 @@ class Sampler:
 
     def _cut(
         self, example: Example, y: int, x: int, rng: np.random.Generator
-    ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+    ) -> tuple[NDArray[np.float32], NDArray[np.uint8], NDArray[Any]]:
         """Cut the patch around a pixel, padded where the image is smaller."""
         rows, above = _window(y, example.target.shape[0], self.patch, rng)
         columns, left = _window(x, example.target.shape[1], self.patch, rng)
         image, target = example.image[rows, columns], example.target[rows, columns]
+        weight: NDArray[Any] = (
+            np.ones(target.shape) if example.weight is None else example.weight[rows, columns]
+        )
         if target.shape != (self.patch, self.patch):
             below, right = self.patch - above - target.shape[0], self.patch - left - target.shape[1]
             # reflect, not zero: a dark rim looks like background to the network
             image = np.pad(image, ((above, below), (left, right), (0, 0)), mode="reflect")
             target = np.pad(target, ((above, below), (left, right)), constant_values=IGNORE)
-        return image, target
+            weight = np.pad(weight, ((above, below), (left, right)))
+        return image, target, weight
 
 
 _PLACE = np.dtype(

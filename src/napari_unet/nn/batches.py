@@ -7,13 +7,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Protocol, Self
 
-import numpy as np
-import numpy.typing as npt
+from napari_unet.data.sampling import Batch
 
-__all__ = ["Batch", "Prefetcher", "Source"]
-
-Batch = tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]
-"""Images (B, P, P, C) and targets (B, P, P)."""
+__all__ = ["Prefetcher", "Source"]
 
 
 class Source(Protocol):

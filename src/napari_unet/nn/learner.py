@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_unet.config import TrainConfig, UNetConfig
+from napari_unet.data.sampling import Batch
 from napari_unet.errors import ModelError
 from napari_unet.nn import backend
-from napari_unet.nn.batches import Batch
 from napari_unet.nn.losses import SegmentationLoss
 from napari_unet.nn.model import Arrays, read_weights
 from napari_unet.nn.network import build_unet
@@ -56,7 +56,7 @@ class Learner:
         Parameters
         ----------
         batch : tuple of ndarray
-            Images (B, P, P, C) and targets (B, P, P).
+            Images (B, P, P, C), targets (B, P, P) and weights (B, P, P).
         step, steps : int
             Steps done, and planned in all (0 if not known yet).
         factor : float
@@ -73,7 +73,9 @@ class Learner:
         optimizer.rate.assign(factor * learning_rate(step, steps, config.learning_rate, config.warmup))
         optimizer.momentum.assign(average_momentum(step))
         before = int(optimizer.skipped.numpy())
-        loss = float(self.network.train_on_batch(*batch, return_dict=True)["loss"])
+        images, targets, weights = batch
+        truth = np.stack([targets, weights], axis=-1)
+        loss = float(self.network.train_on_batch(images, truth, return_dict=True)["loss"])
         return loss, bool(np.isfinite(loss)) and int(optimizer.skipped.numpy()) == before
 
     @contextmanager

@@ -20,13 +20,13 @@ _SMALLEST = 1e-6  # keeps an empty sum from dividing by zero; a single pixel wei
 class SegmentationLoss(keras.losses.Loss):  # type: ignore[misc,unused-ignore]
     """Cross-entropy plus soft Dice on logits, over the pixels that are painted.
 
-    Cross-entropy is the mean over painted pixels. Dice is ``1 - 2 sum(p t) / sum(p + t)`` over all
+    Cross-entropy is the weighted mean over painted pixels. Dice, without weights, is ``1 - 2 sum(p t) / sum(p + t)`` over all
     painted pixels of the batch, one a class, averaged over the classes that the batch holds;
     background is a class too, because the thin structure that matters may have been painted as
     either (membranes as 0, say). A batch without painted pixels has loss 0. Computed in float32.
 
-    Input shape: targets (B, Y, X) of class indices, `napari_unet.data.labels.IGNORE` where nothing
-    is painted; logits (B, Y, X, L), with L = 1 for two classes.
+    Input shape: truth (B, Y, X, 2) of class index (`napari_unet.data.labels.IGNORE` where nothing
+    is painted) and weight; logits (B, Y, X, L), with L = 1 for two classes.
 
     The soft Dice loss is that of Milletari, Navab and Ahmadi, "V-Net", 3DV 2016, without squares.
     """
@@ -42,10 +42,11 @@ class SegmentationLoss(keras.losses.Loss):  # type: ignore[misc,unused-ignore]
         """Return the loss of a batch, a scalar."""
         ops = keras.ops
         log_p = _log_probabilities(y_pred)
-        target = ops.cast(y_true, "int32")
+        target = ops.cast(y_true[..., 0], "int32")
         painted = ops.cast(ops.not_equal(target, IGNORE), "float32")[..., None]
         truth = ops.one_hot(ops.where(ops.equal(target, IGNORE), 0, target), log_p.shape[-1]) * painted
-        entropy = -ops.sum(truth * log_p) / ops.maximum(ops.sum(painted), 1.0)
+        weight = ops.cast(y_true[..., 1:], "float32") * painted
+        entropy = -ops.sum(weight * truth * log_p) / ops.maximum(ops.sum(weight), _SMALLEST)
 
         pixels = (0, 1, 2)
         p = ops.exp(log_p) * painted

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 from time import perf_counter
 from typing import Any
@@ -14,7 +14,8 @@ import numpy.typing as npt
 from napari_unet.config import TrainConfig
 from napari_unet.data.dataset import Dataset
 from napari_unet.data.labels import IGNORE
-from napari_unet.data.sampling import Sampler, split
+from napari_unet.data.sampling import Batch, Sampler, Split, split
+from napari_unet.data.weights import class_weights, weigh
 from napari_unet.errors import ModelError
 from napari_unet.events import (
     Notify,
@@ -26,7 +27,7 @@ from napari_unet.events import (
     never_stop,
 )
 from napari_unet.nn import backend
-from napari_unet.nn.batches import Batch, Prefetcher
+from napari_unet.nn.batches import Prefetcher
 from napari_unet.nn.best import BestModel, SaveModel
 from napari_unet.nn.learner import Learner
 from napari_unet.nn.model import UNetModel, all_finite
@@ -158,7 +159,7 @@ class _Training:
     ) -> None:
         self.dataset, self.spec, self.config = dataset, spec, config
         self.run_name, self.save_checkpoint, self.notify, self.stop = run, save_checkpoint, notify, stop
-        self.parts = split(dataset, config.validation, config.seed)
+        self.parts = _weighed(split(dataset, config.validation, config.seed), spec, dataset, config)
         self.progress = Progress(seed=config.seed, steps=config.steps)
         self.learner = Learner(spec.network, config, config.seed)
         self.best = BestModel(dataset, spec, self.parts, save_model)
@@ -362,12 +363,20 @@ class _Training:
         return f"{head} Quality was not measured. {reason}"
 
 
+def _weighed(parts: Split, spec: ModelSpec, dataset: Dataset, config: TrainConfig) -> Split:
+    """Give both parts the weights of rare classes, and of narrow gaps where labels are dense."""
+    balance = class_weights(parts.train, spec.network.classes)
+    border = config.border_weight if dataset.class_map.unpainted == "background" else 0.0
+    train, validation = (weigh(part, balance, border) for part in (parts.train, parts.validation))
+    return replace(parts, train=train, validation=validation)
+
+
 def _probe(sampler: Sampler) -> npt.NDArray[np.float32] | None:
     """Draw a few patches with more than one class, to see whether a network tells them apart."""
     images: list[npt.NDArray[np.float32]] = []
     classes: set[int] = set()
     for n in range(_PROBES):
-        batch, targets = sampler.batch(n)
+        batch, targets, _ = sampler.batch(n)
         images.append(batch)
         classes.update(np.unique(targets[targets != IGNORE]).tolist())
         if len(classes) > 1:

@@ -83,7 +83,9 @@ def measure(
         for tile in _painted(plan(shape, _chunk(shape, halo, stride), halo, stride), example):
             if stop():
                 return None
-            tally.add(compute_tile(forward, stack, 0, tile, stride, as_is), example.target[tile.write])
+            weight = None if example.weight is None else example.weight[tile.write]
+            logits = compute_tile(forward, stack, 0, tile, stride, as_is)
+            tally.add(logits, example.target[tile.write], weight)
     return tally.quality()
 
 
@@ -92,20 +94,27 @@ class _Tally:
 
     def __init__(self, classes: int) -> None:
         self._classes = classes
-        self._entropy = 0.0
+        self._entropy = self._weight = 0.0
         self._expected = np.zeros(classes)  # sum of probabilities, by class
         self._overlap = np.zeros(classes)  # the same over the pixels of that class
         self._truth = np.zeros(classes)
         # Pixels by truth and by predicted class; for two classes by how many thresholds they reach.
         self._counts = np.zeros((classes, len(THRESHOLDS) + 1 if classes == 2 else classes), np.int64)
 
-    def add(self, logits: npt.NDArray[np.float32], target: npt.NDArray[np.uint8]) -> None:
+    def add(
+        self,
+        logits: npt.NDArray[np.float32],
+        target: npt.NDArray[np.uint8],
+        weight: npt.NDArray[np.float16] | None,
+    ) -> None:
         painted = target != IGNORE
+        weights = np.ones(int(painted.sum())) if weight is None else weight[painted].astype(np.float64)
         truth = target[painted].astype(np.intp)
         log_p = _log_probabilities(logits[painted])
         of_truth = log_p[np.arange(len(truth)), truth]
         p = np.exp(log_p)
-        self._entropy -= float(of_truth.sum())
+        self._entropy -= float((weights * of_truth).sum())
+        self._weight += float(weights.sum())
         self._expected += p.sum(0)
         self._overlap += np.bincount(truth, np.exp(of_truth), self._classes)
         self._truth += np.bincount(truth, minlength=self._classes)
@@ -120,7 +129,7 @@ class _Tally:
     def quality(self) -> Quality:
         there = self._truth > 0
         soft = 2 * self._overlap / np.maximum(self._expected + self._truth, 1e-6)
-        loss = float(self._entropy / max(self._truth.sum(), 1.0))
+        loss = self._entropy / max(self._weight, 1e-6)
         loss += float((1 - soft[there]).mean()) if there.any() else 0.0
         if self._classes == 2:
             return self._two_classes(loss)

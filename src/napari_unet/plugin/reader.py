@@ -20,6 +20,7 @@ LayerData = tuple[Any, ...]
 
 ReaderFunction = Callable[[str], list[LayerData]]
 
+
 def model_reader(path: str | list[str]) -> ReaderFunction | None:
     """Offer to open a ``NAME.unet`` file.
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_unet.data import synthetic
+import napari_unet.data.synthetic as synthetic
 from napari_unet.errors import FileError
 from napari_unet.files.image import open_image
 

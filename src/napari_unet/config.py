@@ -179,6 +179,20 @@ class TrainConfig(Settings):
         title="Flips and turns",
         description="Vary patches by flips and quarter turns (not for images with a fixed up).",
     )
+    deform: float = Field(
+        1.0,
+        ge=0.0,
+        le=3.0,
+        title="Deformation",
+        description="Strength of elastic deformation, small rotation and scaling of patches; 0 for none.",
+    )
+    intensity: float = Field(
+        1.0,
+        ge=0.0,
+        le=3.0,
+        title="Brightness variation",
+        description="Strength of varied contrast, brightness, gamma and noise of patches; 0 for none.",
+    )
     border_weight: float = Field(
         10.0,
         ge=0.0,

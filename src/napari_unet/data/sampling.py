@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_unet.data.augment import flip_and_turn
+from napari_unet.data.augment import coordinates, flip_and_turn, sample, vary_intensity
 from napari_unet.data.dataset import Dataset, Example
 from napari_unet.data.labels import IGNORE
 from napari_unet.errors import DataError
@@ -270,6 +270,8 @@ class Sampler:
         The same seed gives the same batches.
     flips : bool
         Whether patches are flipped and turned.
+    deform, intensity : float
+        Strength of deformation and of varied brightness (`napari_unet.data.augment`); 0 for none.
 
     Raises
     ------
@@ -278,13 +280,23 @@ class Sampler:
     """
 
     def __init__(
-        self, examples: Sequence[Example], classes: int, patch: int, batch: int, seed: int, flips: bool
+        self,
+        examples: Sequence[Example],
+        classes: int,
+        patch: int,
+        batch: int,
+        seed: int,
+        flips: bool,
+        deform: float = 0.0,
+        intensity: float = 0.0,
     ) -> None:
         self.examples = tuple(examples)
         self.patch = patch
         self.batch_size = batch
         self.seed = seed
         self.flips = flips
+        self.deform = deform
+        self.intensity = intensity
         self._places = _paint_places(self.examples)
         self._ends = np.cumsum(self._places["count"])
         if not len(self._ends):
@@ -322,10 +334,27 @@ class Sampler:
             if (n * self.batch_size + i) % 2 == 0:
                 low, high = self._of_class[int(rng.integers(len(self._of_class)))]
             example, y, x = self._pixel(int(rng.integers(low, high)))
-            patch = self._cut(example, y, x, rng)
-            way = int(rng.integers(8)) if self.flips else 0
-            images[i], targets[i], weights[i] = (flip_and_turn(part, way) for part in patch)
+            images[i], targets[i], weights[i] = self._varied(*self._cut(example, y, x, rng), rng)
         return images, targets, weights
+
+    def _varied(
+        self,
+        image: NDArray[np.float32],
+        target: NDArray[np.uint8],
+        weight: NDArray[Any],
+        rng: np.random.Generator,
+    ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+        """Vary a patch; its paint is kept even if a deformation would move all of it out."""
+        if self.deform:
+            where = coordinates(self.patch, self.deform, rng)
+            moved = sample(target, where, nearest=True)
+            if (moved != IGNORE).any():
+                image, target = sample(image, where), moved
+                weight = sample(weight, where, nearest=True)
+        if self.intensity:
+            image = vary_intensity(image, self.intensity, rng)
+        way = int(rng.integers(8)) if self.flips else 0
+        return flip_and_turn(image, way), flip_and_turn(target, way), flip_and_turn(weight, way)
 
     def _pixel(self, number: int) -> tuple[Example, int, int]:
         """Find painted pixel `number`, counted by class, then image, then block."""

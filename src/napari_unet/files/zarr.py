@@ -46,6 +46,7 @@ __all__ = [
     "open_result",
     "open_zarr",
     "result_attributes",
+    "watch_result",
 ]
 
 _KIND = "a zarr"
@@ -334,6 +335,21 @@ def open_result(path: str | PathLike[str]) -> zarr.Array[Any]:
             with suppress(OSError):  # one that stays does no harm: it is never read
                 leftover.unlink()
         return array.with_config({"write_empty_chunks": True})
+
+
+def watch_result(path: str | PathLike[str]) -> zarr.Array[Any]:
+    """Open a result to look at while another process fills it; nothing in it is touched.
+
+    Raises
+    ------
+    FileError
+        If `path` is no result of this program.
+    """
+    with parsing(path, _KIND):
+        array = _group(path)["0"]
+        if not isinstance(array, zarr.Array):
+            raise FileError(path, "is no result of this program: its '0' is not an array.")
+        return array
 
 
 def result_attributes(path: str | PathLike[str]) -> dict[str, Any]:

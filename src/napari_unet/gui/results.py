@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-import zarr
 from napari.layers import Image, Labels
 from napari.utils.colormaps import DirectLabelColormap
 from qtpy.QtCore import QObject, QTimer
-from zarr.storage import LocalStore
 
 from napari_unet.spec import ModelSpec
 
@@ -39,14 +35,6 @@ _PALETTE = (
 )
 
 
-def watch(path: str | Path) -> zarr.Array[Any]:
-    """Open a result to look at while another process fills it.
-
-    Not `open_result`, which is for the process that writes.
-    """
-    return zarr.open_array(LocalStore(Path(path) / "0", read_only=True), mode="r")
-
-
 def labels_layer(array: Any, card: ModelSpec, name: str, place: dict[str, Any]) -> Labels:
     """Make a layer of class labels, with the names and colours of the model card.
 
@@ -69,7 +57,7 @@ def labels_layer(array: Any, card: ModelSpec, name: str, place: dict[str, Any]) 
         looks["colormap"] = DirectLabelColormap(color_dict=colors)
     if any(info.name for info in card.classes):
         names = {info.value: info.name for info in card.classes}
-        looks["features"] = pd.DataFrame({"index": list(names), "class": list(names.values())})
+        looks["features"] = {"index": list(names), "class": list(names.values())}
     layer = Labels(array, name=name, **place, **looks)
     # What is behind it belongs to the worker; napari's Duplicate makes a copy to paint on.
     layer.editable = False

@@ -13,13 +13,14 @@ from qtpy.QtWidgets import QHBoxLayout, QPushButton, QWidget
 from napari_unet.config import PredictConfig
 from napari_unet.errors import DataError
 from napari_unet.events import Event, PredictStarted, Report, TileDone
+from napari_unet.files.zarr import watch_result
 from napari_unet.gui.background import Background
 from napari_unet.gui.dock import Column, ImageRows, layer_box, workers_of
 from napari_unet.gui.form import Form, advanced
 from napari_unet.gui.layers import Window, level0, placement, shape_window, visible_window
 from napari_unet.gui.model_rows import ModelRows
 from napari_unet.gui.requests import PredictRequest
-from napari_unet.gui.results import LiveLayers, labels_layer, probabilities_layer, watch
+from napari_unet.gui.results import LiveLayers, labels_layer, probabilities_layer
 from napari_unet.gui.run_panel import RunPanel, Work
 from napari_unet.gui.snapshot import Snapshot, runs_home
 from napari_unet.spec import ModelSpec
@@ -231,7 +232,7 @@ def _shower(
     def show(event: PredictStarted) -> None:
         layers: list[Any] = []
         for kind, path in event.outputs.items():
-            array = watch(path)
+            array = watch_result(path)
             if kind == "labels":
                 layers.append(labels_layer(array, card, f"{name} segmented", flat))
             else:

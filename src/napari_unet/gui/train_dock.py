@@ -38,6 +38,8 @@ _ADVANCED = (
     "learning_rate",
     "warmup",
     "flips",
+    "deform",
+    "intensity",
     "border_weight",
     "validation",
     "seed",

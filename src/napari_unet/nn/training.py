@@ -217,7 +217,14 @@ class _Training:
         config = self.config
         classes = self.spec.network.classes
         return Sampler(
-            self.parts.train, classes, config.patch, config.batch, self.progress.seed, config.flips
+            self.parts.train,
+            classes,
+            config.patch,
+            config.batch,
+            self.progress.seed,
+            config.flips,
+            config.deform,
+            config.intensity,
         )
 
     def _step(self, batch: Batch) -> None:

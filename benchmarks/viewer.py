@@ -239,6 +239,7 @@ class Gaps:
 def print_gaps(session: Session, seconds: float) -> None:
     """Measure the event loop at rest and while the worker trains."""
     session.cool()
+    load, processors = os.getloadavg()[0], os.cpu_count()
     session.gaps.measure("nothing runs")
     wait(lambda: False, min(seconds, 20))
     session.gaps.pause()
@@ -252,7 +253,8 @@ def print_gaps(session: Session, seconds: float) -> None:
     session.gaps.measure("Stop, to the end of the run")
     session.stop()
     session.gaps.pause()
-    print(f"Gaps of the viewer's event loop, ms, timer of {TICK_MS} ms; {done} steps in {seconds:.0f} s\n")
+    print(f"Gaps of the viewer's event loop, ms, timer of {TICK_MS} ms; {done} steps in {seconds:.0f} s")
+    print(f"The load of {processors} processors before: {load:.1f}\n")
     over = f"over {GOAL_MS} ms"
     print(
         f"{'while':30} {'ticks':>7} {'median':>7} {'p99':>7} {'longest':>8} {over:>12} {'most computed':>14}"

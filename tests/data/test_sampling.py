@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from napari_unet.data.dataset import Dataset, Example
+from napari_unet.data.holdout import GAP, MIN_CLASS_PIXELS, MIN_VALIDATION_PIXELS, split
 from napari_unet.data.labels import IGNORE, ClassMap
 from napari_unet.data.normalize import Range
-from napari_unet.data.sampling import GAP, MIN_CLASS_PIXELS, MIN_VALIDATION_PIXELS, Sampler, split
+from napari_unet.data.sampling import Sampler
 from napari_unet.errors import DataError
 
 

@@ -84,7 +84,7 @@ def test_a_whole_run(dataset: Dataset, spec: ModelSpec) -> None:
     best = max(event.score for event in run.of(Validated))
     result = run.result
     assert (result.steps, result.stopped, result.score) == (12, False, best)
-    assert result.message.startswith(f"Trained 12 steps. Dice {best:.3f} on the region held out.")
+    assert result.message.startswith(f"Trained 12 steps. Mean Dice {best:.3f} on the region held out.")
     card = result.model.spec
     assert card.training.score == best
     assert card.training.painted == dataset.painted
@@ -203,10 +203,10 @@ def poisoned(after: int, times: int) -> Callable[..., Any]:
     draw = Sampler.batch
 
     def batch(self: Sampler, n: int) -> Any:
-        images, targets = draw(self, n)
+        images, targets, weights = draw(self, n)
         if after <= n < after + times:
             images[0, 0, 0, 0] = 1e6
-        return images, targets
+        return images, targets, weights
 
     return batch
 

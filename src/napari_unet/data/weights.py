@@ -17,11 +17,29 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from napari_unet.data.dataset import Example
+from napari_unet.data.holdout import Split
 from napari_unet.data.labels import IGNORE
 
-__all__ = ["border_weights", "class_weights", "weigh"]
+__all__ = ["border_weights", "class_weights", "weigh", "weigh_split"]
 
 _REACH = 3  # in sigmas: beyond it the weight is below 1 % of w0
+
+
+def weigh_split(parts: Split, classes: int, border: float) -> Split:
+    """Give both sides of a split their weights, by the classes of the side that is trained on.
+
+    Parameters
+    ----------
+    parts : Split
+        What is trained on and what is held out.
+    classes : int
+        Classes, background counted in.
+    border : float
+        As for `weigh`.
+    """
+    balance = class_weights(parts.train, classes)
+    train, held = (weigh(side, balance, border) for side in (parts.train, parts.validation))
+    return replace(parts, train=train, validation=held)
 
 
 def weigh(

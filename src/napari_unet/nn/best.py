@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from time import perf_counter
 
 from napari_unet.data.dataset import Dataset
-from napari_unet.data.sampling import Split
+from napari_unet.data.holdout import Split
 from napari_unet.errors import ModelError
 from napari_unet.events import Stop, Validated, never_stop
 from napari_unet.nn import backend

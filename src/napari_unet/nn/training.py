@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum, auto
 from time import perf_counter
 from typing import Any
@@ -13,9 +13,10 @@ import numpy.typing as npt
 
 from napari_unet.config import TrainConfig
 from napari_unet.data.dataset import Dataset
+from napari_unet.data.holdout import split
 from napari_unet.data.labels import IGNORE
-from napari_unet.data.sampling import Batch, Sampler, Split, split
-from napari_unet.data.weights import class_weights, weigh
+from napari_unet.data.sampling import Batch, Sampler
+from napari_unet.data.weights import weigh_split
 from napari_unet.errors import ModelError
 from napari_unet.events import (
     Notify,
@@ -159,7 +160,9 @@ class _Training:
     ) -> None:
         self.dataset, self.spec, self.config = dataset, spec, config
         self.run_name, self.save_checkpoint, self.notify, self.stop = run, save_checkpoint, notify, stop
-        self.parts = _weighed(split(dataset, config.validation, config.seed), spec, dataset, config)
+        # Gaps between strokes mean nothing; gaps between regions painted whole do.
+        border = config.border_weight if dataset.class_map.unpainted == "background" else 0.0
+        self.parts = weigh_split(split(dataset, config.validation, config.seed), spec.network.classes, border)
         self.progress = Progress(seed=config.seed, steps=config.steps)
         self.learner = Learner(spec.network, config, config.seed)
         self.best = BestModel(dataset, spec, self.parts, save_model)
@@ -368,14 +371,6 @@ class _Training:
             return f"{head} Mean Dice {progress.score:.3f} on the region held out. {self.parts.message}"
         reason = self.parts.message if not self.parts.validation else "It ended before quality was measured."
         return f"{head} Quality was not measured. {reason}"
-
-
-def _weighed(parts: Split, spec: ModelSpec, dataset: Dataset, config: TrainConfig) -> Split:
-    """Give both parts the weights of rare classes, and of narrow gaps where labels are dense."""
-    balance = class_weights(parts.train, spec.network.classes)
-    border = config.border_weight if dataset.class_map.unpainted == "background" else 0.0
-    train, validation = (weigh(part, balance, border) for part in (parts.train, parts.validation))
-    return replace(parts, train=train, validation=validation)
 
 
 def _probe(sampler: Sampler) -> npt.NDArray[np.float32] | None:

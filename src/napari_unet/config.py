@@ -239,12 +239,12 @@ class PredictConfig(Settings):
         title="Threshold",
         description="Two classes: probability from which a pixel counts; empty for the model's own.",
     )
-    tile_megapixels: float = Field(
-        2.0,
+    tile_megapixels: float | None = Field(
+        None,
         ge=0.01,
         le=64.0,
         title="Tile",
-        description="Largest tile computed at once, in megapixels; less needs less memory.",
+        description="Largest tile computed at once, in megapixels; empty for what fits into 2 GB of memory.",
     )
     precision: Literal["float32", "bfloat16"] = Field(
         "float32",

@@ -15,7 +15,7 @@ from napari_unet.gui.form import Form, advanced, field_widget
 def _all(qtbot: Any, cls: type[Settings]) -> Form:
     form = Form()
     qtbot.addWidget(form)
-    form.add_fields(cls, cls.model_fields, unset="Model's own")
+    form.add_fields(cls, cls.model_fields, unset="Automatic")
     return form
 
 

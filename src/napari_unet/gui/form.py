@@ -112,7 +112,7 @@ class Form(QWidget):
         names : iterable of str
             Its fields, in the order of the rows.
         unset : str
-            What to call None in an optional field, e.g. "Model's own".
+            What to call None in an optional field, e.g. "Automatic".
         """
         for name in names:
             widget = field_widget(cls, name)

@@ -74,7 +74,7 @@ class SegmentDock(Column):
         self.form, self.more = Form(), Form()
         self.panel = RunPanel(workers, "segmentation", self._read)
         self._add_rows()
-        self.more.add_fields(PredictConfig, PredictConfig.model_fields, unset="Model's own")
+        self.more.add_fields(PredictConfig, PredictConfig.model_fields, unset="Automatic")
         self._show: Callable[[PredictStarted], None] | None = None
         self._live = LiveLayers(napari_viewer, self)
         self.panel.happened.connect(self._on_event)

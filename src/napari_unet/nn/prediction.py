@@ -29,6 +29,11 @@ from napari_unet.spec import ModelSpec
 
 __all__ = ["Layout", "Output", "Window", "best_chunk", "compute_tile", "output_layout", "segment"]
 
+_TILE_BYTES = 2e9
+
+_BYTES_PER_PIXEL = {"float32": 27, "bfloat16": 14}
+"""Memory of a pass, per pixel and filter of the first module: 426 and 221 bytes were measured at 16 filters."""
+
 Window = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 """(start, stop) in slices, y and x: the part to segment."""
 
@@ -93,7 +98,7 @@ def best_chunk(model: UNetModel, stack: Stack, config: PredictConfig | None = No
     """Return the chunk (cy, cx), in pixels, that is computed fastest within the largest tile allowed."""
     config = config or PredictConfig()
     stride = model.spec.network.stride
-    return chunk_shape(_size(stack), halo(model.network), stride, _max_pixels(config))
+    return chunk_shape(_size(stack), halo(model.network), stride, _max_pixels(config, model.spec))
 
 
 def segment(
@@ -127,7 +132,7 @@ def segment(
         the last output's chunk is the sign that all are there.
     chunk : (cy, cx), optional
         Pixels of a chunk, multiples of the network's stride or at least the image's size; by
-        default `best_chunk`. A chunk larger than ``config.tile_megapixels`` is assembled from tiles.
+        default `best_chunk`. A chunk larger than the largest tile is assembled from tiles.
     window : tuple of (start, stop), optional
         Part to segment, in slices, y and x. The rest stays 0.
     is_done : callable, optional
@@ -215,13 +220,14 @@ class _Plan:
         size, count = _size(stack), stack.shape[0]
         reach, stride = halo(model.network), model.spec.network.stride
         # Asked for even when the chunk is given: it refuses a tile limit that no chunk can keep.
-        best = chunk_shape(size, reach, stride, _max_pixels(config))
+        largest = _max_pixels(config, model.spec)
+        best = chunk_shape(size, reach, stride, largest)
         chunk = chunk or best
         first, last = window[0] if window else (0, count)
         tiles = plan(size, chunk, reach, stride, window[1:] if window else None)
         return cls(
             size, stack.slice_shape, range(first, min(last, count)), chunk, tiles, reach, stride,
-            _max_pixels(config),
+            largest,
         )  # fmt: skip
 
     def works(self) -> Iterator[_Work]:
@@ -376,8 +382,11 @@ def _size(stack: Stack) -> tuple[int, int]:
     return int(stack.shape[1]), int(stack.shape[2])
 
 
-def _max_pixels(config: PredictConfig) -> int:
-    return int(config.tile_megapixels * 1e6)
+def _max_pixels(config: PredictConfig, spec: ModelSpec) -> int:
+    """Pixels of the largest tile: as asked, or as many as the network computes in 2 GB."""
+    if config.tile_megapixels is not None:
+        return int(config.tile_megapixels * 1e6)
+    return int(_TILE_BYTES / (_BYTES_PER_PIXEL[config.precision] * spec.network.filters))
 
 
 def _pixels(tile: Tile) -> int:

@@ -28,7 +28,7 @@ from napari_unet.jobs import ArraySource, Output, PredictJob, TrainJob
 
 __all__ = ["DemoResult", "demonstrate", "open_in_napari"]
 
-_TRAINING_SEEDS = range(6)
+_TRAINING_SEEDS = range(12)
 _UNSEEN_SEEDS = range(100, 104)
 _SHAPE = (256, 256)
 

@@ -229,6 +229,8 @@ def _check_processor() -> None:
 def _prepare_tensorflow() -> None:
     import tensorflow as tf
 
+    # Its advice on tracing is for programmers: each run traces once, on purpose.
+    tf.get_logger().setLevel("ERROR")
     gpus = tf.config.list_physical_devices("GPU")
     if not gpus:
         # Costs nothing on a CPU; on a GPU it would cost much of the speed.

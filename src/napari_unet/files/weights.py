@@ -55,7 +55,8 @@ def check_arrays(arrays: Mapping[str, npt.ArrayLike], shapes: Shapes) -> dict[st
         array = np.asarray(arrays[name])
         if array.shape != shape:
             raise ValueError(f"weight {name!r} has shape {array.shape}, but its network needs {shape}")
-        with np.errstate(over="ignore"):  # too large for float32 becomes infinite, which the next line refuses
+        # What is too large for float32 becomes infinite, which is refused below.
+        with np.errstate(over="ignore"):
             checked[name] = np.asarray(array, dtype="<f4", order="C")
         _check_finite(name, checked[name])
     return checked

@@ -31,7 +31,9 @@ def cells_files(tmp_path: Path) -> tuple[Path, Path]:
     image, labels, _ = cells((64, 96), seed=1)
     paths = tmp_path / "cells.image.ome.tif", tmp_path / "cells.labels.ome.tif"
     for path, array in zip(paths, (image, labels), strict=True):
-        write_tiff(path, np.asarray(array), "YX", pixel_size={"Y": 0.5, "X": 0.5}, unit="micrometer")
+        write_tiff(
+            path, array, "YX", pixel_size={"Y": 0.5, "X": 0.5}, unit="micrometer", labels=array is labels
+        )
     return paths
 
 

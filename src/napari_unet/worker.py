@@ -105,6 +105,7 @@ class _Inbox:
 
 def main() -> int:
     """Serve jobs until told to quit; return the exit code."""
+    _yield_to_the_viewer()
     with _own_stdout() as protocol:
         lock = threading.Lock()
 
@@ -129,6 +130,12 @@ def main() -> int:
                     return 0
                 case _:
                     print(f"unknown command: {command!r}", file=sys.stderr)
+
+
+def _yield_to_the_viewer() -> None:
+    """Compute on what the viewer leaves: it needs little, but at once."""
+    process = psutil.Process()
+    process.nice(psutil.BELOW_NORMAL_PRIORITY_CLASS if sys.platform == "win32" else process.nice() + 5)
 
 
 @contextmanager

@@ -135,7 +135,10 @@ def main() -> int:
 def _yield_to_the_viewer() -> None:
     """Compute on what the viewer leaves: it needs little, but at once."""
     process = psutil.Process()
-    process.nice(psutil.BELOW_NORMAL_PRIORITY_CLASS if sys.platform == "win32" else process.nice() + 5)
+    if sys.platform == "win32":
+        process.nice(psutil.BELOW_NORMAL_PRIORITY_CLASS)
+    else:
+        process.nice(process.nice() + 5)
 
 
 @contextmanager

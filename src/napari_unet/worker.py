@@ -138,7 +138,7 @@ def _yield_to_the_viewer() -> None:
     if sys.platform == "win32":
         process.nice(psutil.BELOW_NORMAL_PRIORITY_CLASS)
     else:
-        process.nice(process.nice() + 5)
+        process.nice(process.nice() + 10)
 
 
 @contextmanager

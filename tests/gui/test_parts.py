@@ -16,7 +16,7 @@ from napari_unet.errors import DataError
 from napari_unet.gui.background import Background, Stopped
 from napari_unet.gui.layers import axes_choices, placement, read_image, shape_window, visible_window
 from napari_unet.gui.plot import TrainingPlot
-from napari_unet.gui.progress import Messages, Progress
+from napari_unet.gui.progress import REDRAW_MS, Messages, Progress
 from napari_unet.words import count, time_left
 
 
@@ -81,8 +81,18 @@ def test_progress_holds_large_numbers(qtbot: Any) -> None:
     progress = Progress()
     qtbot.addWidget(progress)
     progress.show_step(3 * 10**9, 4 * 10**9, "Tile", 200.0)
-    assert progress.bar.value() == 750
+    qtbot.waitUntil(lambda: progress.bar.value() == 750)
     assert progress.words.text() == "Tile 3,000,000,000 of 4,000,000,000 · about 3 minutes left"
+
+
+def test_a_late_step_does_not_overwrite_the_end(qtbot: Any) -> None:
+    progress = Progress()
+    qtbot.addWidget(progress)
+    progress.show_step(9, 10, "Step", 1.0)
+    progress.rest("Done.", full=True)
+    qtbot.wait(2 * REDRAW_MS)
+    assert progress.words.text() == "Done."
+    assert progress.bar.value() == progress.bar.maximum()
 
 
 def test_messages_show_text_as_it_is_and_the_newest(qtbot: Any) -> None:

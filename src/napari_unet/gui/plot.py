@@ -9,13 +9,14 @@ import pyqtgraph as pg
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QSizePolicy, QVBoxLayout, QWidget
 
+from napari_unet.gui.progress import REDRAW_MS
+
 __all__ = ["TrainingPlot"]
 
 LOSS_COLOR = "#4c9be8"
 SCORE_COLOR = "#e8923c"
 """Both readable on napari's dark and on its light background, and by colour-blind people."""
 
-_REDRAW_MS = 250
 _MOST_POINTS = 8000
 _SMOOTHING = 0.9
 
@@ -42,7 +43,7 @@ class TrainingPlot(QWidget):
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
-        self._timer.setInterval(_REDRAW_MS)
+        self._timer.setInterval(REDRAW_MS)
         self._timer.timeout.connect(self.redraw)
         self._add_curves()
         self.clear()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 from pathlib import Path
 
-from qtpy.QtCore import QUrl
+from qtpy.QtCore import QTimer, QUrl
 from qtpy.QtGui import QDesktopServices, QGuiApplication, QTextCursor
 from qtpy.QtWidgets import (
     QHBoxLayout,
@@ -20,7 +20,13 @@ from qtpy.QtWidgets import (
 
 from napari_unet.words import time_left
 
-__all__ = ["Messages", "Progress"]
+__all__ = ["REDRAW_MS", "Messages", "Progress"]
+
+REDRAW_MS = 250
+"""Milliseconds between two pictures of a run under way.
+
+Each change of a widget composes napari's whole window anew, so what steps change is drawn together.
+"""
 
 _COLORS = {"error": "#e5484d", "warning": "#d98a00", "link": "#4c9be8"}
 """Readable on napari's dark and on its light background."""
@@ -41,21 +47,28 @@ class Progress(QWidget):
         layout.setSpacing(4)
         layout.addWidget(self.words)
         layout.addWidget(self.bar)
+        self._step = (0, 1, "Step", float("nan"))
+        self._timer = QTimer(self)
+        self._timer.setSingleShot(True)
+        self._timer.setInterval(REDRAW_MS)
+        self._timer.timeout.connect(self._draw_step)
         self.rest()
 
     def rest(self, words: str = "Nothing runs.", *, full: bool = False) -> None:
         """Show that nothing is under way; with `full`, that it came to its end."""
+        self._timer.stop()
         self.bar.setRange(0, 1)
         self.bar.setValue(int(full))
         self.words.setText(words)
 
     def wait(self, words: str) -> None:
         """Show that something is under way whose end cannot be told."""
+        self._timer.stop()
         self.bar.setRange(0, 0)
         self.words.setText(words)
 
     def show_step(self, done: int, total: int, noun: str, seconds_left: float) -> None:
-        """Show how far a run is.
+        """Show how far a run is, within `REDRAW_MS`.
 
         Parameters
         ----------
@@ -66,6 +79,12 @@ class Progress(QWidget):
         seconds_left : float
             Estimate; NaN where nothing is known.
         """
+        self._step = done, total, noun, seconds_left
+        if not self._timer.isActive():
+            self._timer.start()
+
+    def _draw_step(self) -> None:
+        done, total, noun, seconds_left = self._step
         # Thousandths, because Qt's bar holds 32-bit numbers.
         self.bar.setRange(0, 1000)
         self.bar.setValue(round(1000 * done / max(total, 1)))

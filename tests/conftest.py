@@ -45,5 +45,5 @@ def tiny_job(cells_files: tuple[Path, Path], tmp_path: Path) -> TrainJob:
         labels=(ArraySource(path=str(labels)),),
         out=str(tmp_path / "run"),
         network=UNetConfig(filters=2, depth=2),
-        train=TrainConfig(steps=12, patch=32, batch=2, warmup=2, checkpoint_seconds=0),
+        train=TrainConfig(steps=12, patch=32, batch=2, warmup=2, patience=0, checkpoint_seconds=0),
     )

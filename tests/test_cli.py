@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from napari_unet.cli import main
-from napari_unet.config import PredictConfig, TrainConfig
+from napari_unet.config import Augmentation, PredictConfig, TrainConfig
 from napari_unet.events import Finished, StepDone, from_json
 from napari_unet.files.image import open_image
 from napari_unet.files.tiff import write_tiff
@@ -23,7 +23,7 @@ def call(capfd: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, 
 
 
 def test_every_setting_is_a_flag(capfd: pytest.CaptureFixture[str]) -> None:
-    for command, cls in (("train", TrainConfig), ("predict", PredictConfig)):
+    for command, cls in (("train", TrainConfig), ("train", Augmentation), ("predict", PredictConfig)):
         _, out, _ = call(capfd, command, "--help")
         for name in cls.model_fields:
             assert f"--{name.replace('_', '-')}" in out
@@ -40,17 +40,79 @@ def test_every_setting_is_a_flag(capfd: pytest.CaptureFixture[str]) -> None:
         (["predict", "m.unet", "nowhere.tif", "--out", "o.zarr"], "nowhere.tif"),
         (["train", "--images", "nowhere", "--labels", "nowhere", "--out", "o"], "nowhere"),
         (["train", "--images", "a", "--labels", "b", "--out", "o", "--minutes", "-3"], "minutes is '-3'"),
+        (
+            ["train", "--images", "IMAGE", "--labels", "LABELS", "--out", "o", "--depth", "3"],
+            "--depth changes a network that isn't named: add --preset quick",
+        ),
+        (
+            [
+                "train",
+                "--images",
+                "IMAGE",
+                "--labels",
+                "LABELS",
+                "--out",
+                "o",
+                "--start-from",
+                "nowhere.unet",
+            ],
+            "nowhere.unet",
+        ),
+        (
+            ["train", "--images", "a", "--labels", "b", "--out", "o", "--blur", "9"],
+            "blur is '9', but it should be less than or equal to 8",
+        ),
+        (
+            ["train", "--images", "a", "--labels", "b", "--out", "o", "--augmentation", "strong"],
+            'Choose from: "none", "light", "full".',
+        ),
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_code_2(
-    capfd: pytest.CaptureFixture[str], arguments: list[str], sentence: str
+    capfd: pytest.CaptureFixture[str],
+    cells_files: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    sentence: str,
 ) -> None:
-    code, out, err = call(capfd, *arguments)
+    monkeypatch.chdir(tmp_path)
+    files = {"IMAGE": str(cells_files[0]), "LABELS": str(cells_files[1])}
+    code, out, err = call(capfd, *(files.get(argument, argument) for argument in arguments))
     assert code == 2
     assert out == ""
     assert sentence in err
-    assert len(err.strip().splitlines()) == 1
+    assert sum("error" in line for line in err.splitlines()) == 1
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ([], Augmentation()),
+        (["--augmentation", "none"], Augmentation.preset("none")),
+        (
+            ["--augmentation", "full", "--rotation", "90", "--no-flips", "--low-resolution", "4"],
+            Augmentation.preset("full", rotation=90.0, flips=False, low_resolution=4.0),
+        ),
+        (["--noise", "0"], Augmentation(noise=0.0)),
+    ],
+)
+def test_flags_for_strengths_overrule_the_preset(
+    capfd: pytest.CaptureFixture[str],
+    cells_files: tuple[Path, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    flags: list[str],
+    expected: Augmentation,
+) -> None:
+    jobs: list[TrainJob] = []
+    monkeypatch.setattr("napari_unet.cli._run", lambda job, json: jobs.append(job))
+    image, labels = map(str, cells_files)
+    code, _, err = call(
+        capfd, "train", "--images", image, "--labels", labels, "--out", "o", "--minutes", "3", *flags
+    )
+    assert code == 0, err
+    assert [job.train for job in jobs] == [TrainConfig(minutes=3.0, augmentation=expected)]
 
 
 def test_train_predict_evaluate_info(

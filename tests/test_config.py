@@ -7,7 +7,7 @@ import math
 import pytest
 from pydantic import ValidationError
 
-from napari_unet.config import PredictConfig, Settings, TrainConfig, UNetConfig
+from napari_unet.config import Augmentation, PredictConfig, Settings, TrainConfig, UNetConfig
 from napari_unet.errors import ConfigError, FileError, NapariUNetError
 from napari_unet.spec import ClassInfo, ModelSpec, Normalization, weight_shapes
 
@@ -48,7 +48,7 @@ def test_an_unknown_preset_is_refused() -> None:
         UNetConfig.preset("huge")
 
 
-@pytest.mark.parametrize("cls", [UNetConfig, TrainConfig, PredictConfig])
+@pytest.mark.parametrize("cls", [UNetConfig, Augmentation, TrainConfig, PredictConfig])
 def test_every_number_has_bounds_on_both_sides_and_words(cls: type[Settings]) -> None:
     for name, field in cls.model_fields.items():
         assert field.title, name
@@ -56,6 +56,18 @@ def test_every_number_has_bounds_on_both_sides_and_words(cls: type[Settings]) ->
         if field.annotation in (int, float):
             bounds = {type(rule).__name__ for rule in field.metadata}
             assert {"Ge", "Le"} <= bounds, name
+
+
+def test_strengths_have_presets_and_are_refused_beyond_their_bounds() -> None:
+    assert Augmentation.preset("full", rotation=90.0).rotation == 90.0
+    assert Augmentation.preset("none", noise=0.1) != Augmentation.preset("none")
+    assert TrainConfig().augmentation == Augmentation.preset("light") == Augmentation.preset()
+    with pytest.raises(ConfigError, match="'strong' is not a preset; choose one of none, light, full."):
+        Augmentation.preset("strong")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="'twist' is not a setting of Augmentation"):
+        Augmentation.preset("full", twist=1)
+    with pytest.raises(ConfigError, match="rotation is 270, but it should be less than or equal to 180."):
+        TrainConfig(augmentation={"rotation": 270})
 
 
 def test_settings_are_frozen_and_changed_by_copy() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from napari_unet.config import PredictConfig, TrainConfig, UNetConfig, settings_table
+from napari_unet.config import Augmentation, PredictConfig, TrainConfig, UNetConfig, settings_table
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 
@@ -22,6 +22,6 @@ def test_examples_run(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         exec(compile(block, page, "exec"), names)  # noqa: S102  our own documentation
 
 
-@pytest.mark.parametrize("cls", [UNetConfig, TrainConfig, PredictConfig])
+@pytest.mark.parametrize("cls", [UNetConfig, TrainConfig, Augmentation, PredictConfig])
 def test_the_settings_page_shows_the_settings(cls: type) -> None:
     assert settings_table(cls) in (DOCS / "settings.md").read_text(encoding="utf-8")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from napari_unet.config import TrainConfig, UNetConfig
+from napari_unet.config import Augmentation, TrainConfig, UNetConfig
 from napari_unet.errors import ConfigError
 from napari_unet.jobs import ArraySource, Output, PredictJob, TrainJob, job_from_yaml, job_to_yaml
 
@@ -19,8 +19,16 @@ _train_jobs = st.builds(
     images=st.tuples(_sources),
     labels=st.tuples(_sources),
     out=_paths,
-    network=st.builds(UNetConfig, depth=st.integers(1, 6), filters=st.integers(1, 256)),
-    train=st.builds(TrainConfig, minutes=st.floats(0.1, 10_000), seed=st.integers(0, 2**31 - 1)),
+    network=st.none() | st.builds(UNetConfig, depth=st.integers(1, 6), filters=st.integers(1, 256)),
+    start_from=st.none() | _paths,
+    train=st.builds(
+        TrainConfig,
+        minutes=st.floats(0.1, 10_000),
+        seed=st.integers(0, 2**31 - 1),
+        augmentation=st.builds(
+            Augmentation.preset, st.sampled_from(["none", "light", "full"]), rotation=st.floats(0, 180)
+        ),
+    ),
 )
 _predict_jobs = st.builds(
     PredictJob,
@@ -31,6 +39,7 @@ _predict_jobs = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(st.one_of(_train_jobs, _predict_jobs))
 def test_a_job_comes_back_from_yaml(job: TrainJob | PredictJob) -> None:
     assert job_from_yaml(job_to_yaml(job)) == job

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from napari_unet.evaluation import evaluate
     from napari_unet.events import Report
     from napari_unet.jobs import ArraySource, Output, PredictJob, TrainJob
+    from napari_unet.label_check import check
     from napari_unet.nn.model import UNetModel
     from napari_unet.nn.network import build_unet
     from napari_unet.spec import ModelSpec
@@ -46,6 +47,7 @@ __all__ = [
     "UNetConfig",
     "UNetModel",
     "build_unet",
+    "check",
     "evaluate",
     "load_model",
     "predict",
@@ -63,6 +65,7 @@ _HOMES = {
     "evaluation": ("evaluate",),
     "events": ("Report",),
     "jobs": ("ArraySource", "Output", "PredictJob", "TrainJob"),
+    "label_check": ("check",),
     "nn.model": ("UNetModel",),
     "nn.network": ("build_unet",),
     "spec": ("ModelSpec",),

@@ -18,8 +18,8 @@ from napari_unet.data.dataset import prepare
 from napari_unet.events import Notify, Report, Stop, ignore_events, never_stop
 from napari_unet.files.model import read_model_file, save_model_file
 from napari_unet.jobs import PredictJob, TrainJob
-from napari_unet.prediction_run import run_prediction
-from napari_unet.training_run import make_card, run_training, train_on
+from napari_unet.prediction_run import run_prediction, segment_objects
+from napari_unet.training_run import Start, make_card, read_start, run_training, settle, train_on
 
 if TYPE_CHECKING:
     from napari_unet.nn.model import UNetModel
@@ -104,8 +104,10 @@ def train(
     network: UNetConfig | None = None,
     config: TrainConfig | None = None,
     *,
+    start_from: UNetModel | str | PathLike[str] | None = None,
     unpainted: Literal["background", "ignore"] = "background",
     background_value: int | None = None,
+    target: Literal["auto", "classes", "objects"] = "auto",
     axes: str | None = None,
     name: str = "unet",
     notify: Notify = ignore_events,
@@ -120,13 +122,19 @@ def train(
     labels : sequence of array-like of int
         What was painted on each, of the same shape without channels.
     network : UNetConfig, optional
-        Shape of the network; channels and classes are set from the data.
+        Shape of the network; channels and classes are set from the data. By default that of the model
+        to start from, or one chosen by the computer.
     config : TrainConfig, optional
-        How to train.
+        How to train; what it leaves open is chosen.
+    start_from : UNetModel, str or os.PathLike, optional
+        A model, a ``.unet`` file or a run folder, with whose weights training begins.
     unpainted : {"background", "ignore"}
         What 0 means in the labels.
     background_value : int, optional
         With ``unpainted="ignore"``: the painted value that means background.
+    target : {"auto", "classes", "objects"}
+        Whether each painted value is a class of pixels or one object; ``"auto"`` is proposed from the labels,
+        and said as `napari_unet.events.Noted`.
     axes : str, optional
         Letters of the images' axes, of T, Z, C, Y, X and S (colour samples), e.g. ``"CYX"``.
         Guessed from the number of dimensions where it is left out: YX, ZYX, TZYX.
@@ -144,17 +152,23 @@ def train(
     ------
     DataError
         If the images or labels cannot be used.
+    FileError
+        If the model to start from cannot be read.
     ModelError
-        If training fails, or is stopped before it learned anything.
+        If training fails, is stopped before it learned anything, or cannot start from that model.
     """
     pictures = [Stack(image, axes or guess_axes(image.shape), f"image {i}") for i, image in enumerate(images)]
     paint = [
         Stack(painted, _without_channels(picture.axes), f"labels {i}")
         for i, (painted, picture) in enumerate(zip(labels, pictures, strict=True))
     ]
-    dataset = prepare(pictures, paint, unpainted=unpainted, background_value=background_value, stop=stop)
-    spec = make_card(dataset, network or UNetConfig(), pictures, name=name)
-    return train_on(dataset, spec, config or TrainConfig(), notify=notify, stop=stop).model
+    dataset = prepare(
+        pictures, paint, unpainted=unpainted, background_value=background_value, target=target, stop=stop
+    )
+    start = None if start_from is None else _start(start_from)
+    network, config = settle(dataset, network, config or TrainConfig(), start, None, notify)
+    spec = make_card(dataset, network, pictures, name=name)
+    return train_on(dataset, spec, config, start=start, notify=notify, stop=stop).model
 
 
 def predict(
@@ -178,7 +192,8 @@ def predict(
     config : PredictConfig, optional
         How to apply the model.
     output : {"labels", "probabilities"}
-        Class labels with the values that were painted, or probabilities.
+        Class labels with the values that were painted, or the number of each pixel's object; or
+        probabilities.
     axes : str, optional
         Letters of the image's axes, as for `train`.
     notify, stop : callable
@@ -197,12 +212,24 @@ def predict(
     """
     from napari_unet.nn.prediction import output_layout, segment
 
-    stack = Stack(image, axes or guess_axes(image.shape))
     config = config or PredictConfig()
+    stack = Stack(image, axes or guess_axes(image.shape))
     shape, _, dtype = output_layout(model.spec, stack, output, config)
     result = np.zeros(shape, dtype)
-    segment(model, stack, config, {output: result}, notify=notify, stop=stop)
+    if model.spec.objects and output == "labels":
+        config = config.replace(probability_type="uint8")
+        layout = output_layout(model.spec, stack, "probabilities", config)
+        probabilities = np.zeros(layout.shape, layout.dtype)
+        segment_objects(model, stack, config, probabilities, result, notify=notify, stop=stop)
+    else:
+        segment(model, stack, config, {output: result}, notify=notify, stop=stop)
     return result
+
+
+def _start(model: UNetModel | str | PathLike[str]) -> Start:
+    if isinstance(model, str | PathLike):
+        return read_start(model)
+    return model.spec, model.arrays()
 
 
 def _without_channels(axes: str) -> str:

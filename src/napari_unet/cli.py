@@ -20,11 +20,19 @@ from pydantic import create_model
 from rich.table import Table
 
 from napari_unet import __version__
-from napari_unet.config import PredictConfig, Settings, TrainConfig, UNetConfig, UNetPreset
-from napari_unet.errors import NapariUNetError
+from napari_unet.config import (
+    Augmentation,
+    AugmentationPreset,
+    PredictConfig,
+    Settings,
+    TrainConfig,
+    UNetConfig,
+    UNetPreset,
+)
+from napari_unet.errors import ConfigError, NapariUNetError
 from napari_unet.events import Finished
 from napari_unet.jobs import ArraySource, Output, PredictJob, TrainJob, job_from_yaml
-from napari_unet.terminal import as_table, quiet_libraries, reporting, results, screen, summary
+from napari_unet.terminal import as_findings, as_table, quiet_libraries, reporting, results, screen, summary
 
 __all__ = ["app", "main"]
 
@@ -47,7 +55,10 @@ def _part_of(cls: type[Settings], *names: str) -> type[Settings]:
 
 
 _NetworkFlags = _part_of(UNetConfig, "depth", "filters", "dropout")
-_PaintFlags = _part_of(TrainJob, "unpainted", "background_value", "not_finite", "name")
+_TrainFlags = _part_of(TrainConfig, *(name for name in TrainConfig.model_fields if name != "augmentation"))
+_AugmentationFlags = _part_of(Augmentation, *Augmentation.model_fields)
+_PaintFlags = _part_of(TrainJob, "unpainted", "background_value", "target", "not_finite", "name")
+_CheckFlags = _part_of(TrainJob, "unpainted", "background_value", "target", "not_finite")
 
 
 @app.command
@@ -56,10 +67,13 @@ def train(
     images: Annotated[list[Path], Several],
     labels: Annotated[list[Path], Several],
     out: Path,
-    preset: UNetPreset = "article",
+    preset: Literal["auto", UNetPreset] = "auto",
     network: Annotated[_NetworkFlags, Parameter(name="*")] = _NetworkFlags(),  # type: ignore[valid-type]
     paint: Annotated[_PaintFlags, Parameter(name="*")] = _PaintFlags(),  # type: ignore[valid-type]
-    config: Annotated[TrainConfig, Parameter(name="*")] = TrainConfig(),
+    config: Annotated[_TrainFlags, Parameter(name="*")] = _TrainFlags(),  # type: ignore[valid-type]
+    augmentation: AugmentationPreset = "light",
+    variation: Annotated[_AugmentationFlags, Parameter(name="*")] = _AugmentationFlags(),  # type: ignore[valid-type]
+    start_from: Path | None = None,
     json: Annotated[bool, Switch] = False,
 ) -> None:
     """Train a network on images and what was painted on them.
@@ -75,7 +89,12 @@ def train(
     out
         Run folder: the model, the history and the checkpoint go here.
     preset
-        article: 64 filters; quick: 16 filters, for a CPU; linked-code: the article's program.
+        auto: as of the model to start from, or by the computer; article: 64 filters; quick: 16 filters, for a CPU;
+        linked-code: the article's program.
+    start_from
+        A .unet file, or the folder of a run, with whose weights training begins.
+    augmentation
+        How patches are varied: none, light or full; flags such as --rotation overrule it.
     json
         Print events and the result as lines of JSON.
     """
@@ -88,11 +107,51 @@ def train(
         images=tuple(_source(image) for image, _ in pairs.pairs),
         labels=tuple(_source(painted) for _, painted in pairs.pairs),
         out=str(out.absolute()),
-        network=UNetConfig.preset(preset, **network.model_dump(exclude_unset=True)),  # type: ignore[attr-defined]
-        train=config,
+        network=_network(preset, network.model_dump(exclude_unset=True)),  # type: ignore[attr-defined]
+        train=TrainConfig(
+            **config.model_dump(exclude_unset=True),  # type: ignore[attr-defined]
+            augmentation=Augmentation.preset(augmentation, **variation.model_dump(exclude_unset=True)),  # type: ignore[attr-defined]
+        ),
+        start_from=None if start_from is None else str(start_from.absolute()),
         **paint.model_dump(exclude_unset=True),  # type: ignore[attr-defined]
     )
     _run(job, json)
+
+
+@app.command
+def check(
+    *,
+    images: Annotated[list[Path], Several],
+    labels: Annotated[list[Path], Several],
+    paint: Annotated[_CheckFlags, Parameter(name="*")] = _CheckFlags(),  # type: ignore[valid-type]
+    json: Annotated[bool, Switch] = False,
+) -> int:
+    """Look for what is wrong or odd in labels, before training on them.
+
+    Ends with exit code 1 if training would refuse them, or could learn nothing of use.
+
+    Parameters
+    ----------
+    images
+        Images: files, or a folder of them.
+    labels
+        Labels: files, or a folder; matched with the images by name.
+    json
+        Print the findings as JSON.
+    """
+    from napari_unet.files.pairs import match_pairs
+    from napari_unet.label_check import check as look
+
+    pairs = match_pairs(images, labels)
+    if not json:
+        screen.print(pairs.report(), style="dim")
+    pictures, painted = zip(*pairs.pairs, strict=True)
+    result = look(pictures, painted, **paint.model_dump(exclude_unset=True))  # type: ignore[attr-defined]
+    if json:
+        print(json_lines.dumps(asdict(result)))
+    else:
+        results.print(as_findings(result))
+    return int(bool(result.of("error")))
 
 
 @app.command
@@ -151,7 +210,7 @@ def evaluate(
     prediction: Path,
     truth: Path,
     *,
-    task: Literal["semantic", "membranes"] = "semantic",
+    task: Literal["semantic", "instances", "membranes"] = "semantic",
     json: Annotated[bool, Switch] = False,
 ) -> None:
     """Compare a segmentation with the truth.
@@ -163,7 +222,8 @@ def evaluate(
     truth
         Labels: a file, or a folder whose files match by name.
     task
-        semantic: IoU and Dice of each class, pixel error. membranes: V_rand, V_info and pixel
+        semantic: IoU and Dice of each class, pixel error. instances: average precision of objects at
+        IoU 0.5 to 0.9, precision, recall, F1 and SEG. membranes: V_rand, V_info and pixel
         error as in the ISBI 2012 challenge; the truth's higher value is the cell.
     json
         Print the figures as JSON.
@@ -176,7 +236,7 @@ def evaluate(
         return
     table = Table("", *result.columns, title=f"{task}: {result.images} image(s)", title_justify="left")
     for name, figures in result.rows.items():
-        table.add_row(name, *(f"{figure:.4f}" for figure in figures))
+        table.add_row(name, *(f"{figure:,.4f}" if figure <= 1 else f"{figure:,.1f}" for figure in figures))
     results.print(table)
 
 
@@ -246,13 +306,25 @@ def demo(out: Path = Path("napari-unet-demo"), *, minutes: float = 2.0, show: bo
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return the exit code: 0, or 2 after bad input."""
+    """Run the command line and return the exit code: 0, or 2 after bad input (`check`: 1 after errors)."""
     try:
-        app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+        code = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except (CycloptsError, NapariUNetError) as error:
         screen.print(f"[bold red]error[/] {' '.join(str(error).split())}", highlight=False, soft_wrap=True)
         return 2
-    return 0
+    return code if isinstance(code, int) else 0
+
+
+def _network(preset: Literal["auto", UNetPreset], changes: dict[str, Any]) -> UNetConfig | None:
+    """Return the network that was asked for; None where it is to be chosen."""
+    if preset != "auto":
+        return UNetConfig.preset(preset, **changes)
+    if changes and "filters" not in changes:
+        given = " and ".join(f"--{name.replace('_', '-')}" for name in changes)
+        raise ConfigError(
+            f"{given} changes a network that isn't named: add --preset quick (16 filters), --preset article (64) or --filters."
+        )
+    return UNetConfig(**changes) if changes else None
 
 
 def _source(path: Path, axes: str | None = None) -> ArraySource:

@@ -13,8 +13,18 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from napari_unet.errors import ConfigError
 
-__all__ = ["PredictConfig", "Settings", "TrainConfig", "UNetConfig", "UNetPreset", "settings_table"]
+__all__ = [
+    "Augmentation",
+    "AugmentationPreset",
+    "PredictConfig",
+    "Settings",
+    "TrainConfig",
+    "UNetConfig",
+    "UNetPreset",
+    "settings_table",
+]
 
+AugmentationPreset = Literal["none", "light", "full"]
 UNetPreset = Literal["article", "quick", "linked-code"]
 
 
@@ -92,6 +102,26 @@ class UNetConfig(Settings):
         title="Architecture",
         description="The published network, or the program it links to, rebuilt exactly.",
     )
+    normalization: Literal["none", "batch"] = Field(
+        "none",
+        title="Normalisation",
+        description="Of features after each convolution: none, as published, or batch normalisation.",
+    )
+    activation: Literal["relu", "leaky_relu"] = Field(
+        "relu",
+        title="Activation",
+        description="After each convolution: ReLU, as published, or leaky ReLU (slope 0.01 below 0).",
+    )
+    skips: Literal["concatenate", "add"] = Field(
+        "concatenate",
+        title="Skips",
+        description="How features of the contracting side join the expanding side: concatenated, as published, or added.",
+    )
+    upsampling: Literal["nearest", "transposed"] = Field(
+        "nearest",
+        title="Upsampling",
+        description="Nearest-neighbour upsampling and a 2x2 convolution, or a 2x2 transposed convolution of stride 2.",
+    )
 
     @model_validator(mode="after")
     def _built(self) -> Self:
@@ -103,6 +133,16 @@ class UNetConfig(Settings):
             raise ConfigError(
                 f"The linked-code network ends in a single sigmoid, so it knows 2 classes, not {self.classes}: "
                 "choose the article or quick preset for more."
+            )
+        changed = [
+            name
+            for name in ("normalization", "activation", "skips", "upsampling")
+            if getattr(self, name) != type(self).model_fields[name].default
+        ]
+        if self.architecture == "linked-code" and changed:
+            raise ConfigError(
+                f"The linked-code network is rebuilt exactly, so it takes no other {' and '.join(changed)}: "
+                "choose the article or quick preset for that."
             )
         return self
 
@@ -143,6 +183,129 @@ class UNetConfig(Settings):
         return 1 if self.classes == 2 else self.classes
 
 
+class Augmentation(Settings):
+    """How training patches are varied: image, labels and weights alike.
+
+    The defaults are the preset "light".
+    """
+
+    flips: bool = Field(
+        True,
+        title="Flips and turns",
+        description="Vary patches by flips and quarter turns (not for images with a fixed up).",
+    )
+    rotation: float = Field(
+        15.0,
+        ge=0.0,
+        le=180.0,
+        title="Rotation",
+        description="Largest rotation of a patch in either direction, in degrees, on top of quarter turns; 180 for any angle.",
+    )
+    scaling: float = Field(
+        0.16,
+        ge=0.0,
+        le=1.0,
+        title="Scaling",
+        description="Largest change of size, as a fraction: 0.25 for up to 1.25 times larger or smaller.",
+    )
+    deform: float = Field(
+        0.04,
+        ge=0.0,
+        le=0.2,
+        title="Deformation",
+        description="Elastic deformation: standard deviation of the displacements on a coarse grid, as a fraction of the patch (0.04 is 10 pixels of 256).",
+    )
+    brightness: float = Field(
+        0.1,
+        ge=0.0,
+        le=1.0,
+        title="Brightness",
+        description="Standard deviation of the change in brightness; black is 0, white is 1.",
+    )
+    contrast: float = Field(
+        0.15,
+        ge=0.0,
+        le=1.0,
+        title="Contrast",
+        description="Standard deviation of the change in contrast, as a fraction (of its logarithm).",
+    )
+    gamma: float = Field(
+        0.2,
+        ge=0.0,
+        le=1.0,
+        title="Gamma",
+        description="Standard deviation of the change in gamma, as a fraction (of its logarithm).",
+    )
+    noise: float = Field(
+        0.04,
+        ge=0.0,
+        le=0.5,
+        title="Noise",
+        description="How noisy a patch becomes: standard deviation of the amplitude of its noise; black is 0, white is 1.",
+    )
+    blur: float = Field(
+        0.0,
+        ge=0.0,
+        le=8.0,
+        title="Blur",
+        description="Largest standard deviation of a Gaussian blur, in pixels; a quarter of the patches is blurred.",
+    )
+    low_resolution: float = Field(
+        1.0,
+        ge=1.0,
+        le=8.0,
+        title="Low resolution",
+        description="Largest factor by which resolution is lowered, in a quarter of the patches; 1 for none.",
+    )
+
+    @classmethod
+    def preset(cls, name: AugmentationPreset = "light", **changes: Any) -> Augmentation:
+        """Return named strengths, with `changes`.
+
+        Parameters
+        ----------
+        name : {"none", "light", "full"}
+            ``none``: patches as they are. ``light``: flips, small rotations and scalings, elastic deformation
+            and varied light. ``full``: any angle, everything stronger, some patches blurred or of low resolution.
+        **changes
+            Fields to set otherwise.
+
+        Raises
+        ------
+        ConfigError
+            If the name or a change is unknown.
+        """
+        if name not in _AUGMENTATIONS:
+            raise ConfigError(f"{name!r} is not a preset; choose one of {', '.join(_AUGMENTATIONS)}.")
+        return cls(**{**_AUGMENTATIONS[name], **changes})
+
+
+_AUGMENTATIONS: dict[str, dict[str, Any]] = {
+    "none": {
+        "flips": False,
+        "rotation": 0.0,
+        "scaling": 0.0,
+        "deform": 0.0,
+        "brightness": 0.0,
+        "contrast": 0.0,
+        "gamma": 0.0,
+        "noise": 0.0,
+    },
+    "light": {},
+    "full": {
+        "rotation": 180.0,
+        "scaling": 0.4,
+        "deform": 0.06,
+        "brightness": 0.15,
+        "contrast": 0.25,
+        "gamma": 0.3,
+        "noise": 0.06,
+        "blur": 1.5,
+        "low_resolution": 2.0,
+    },
+}
+
+
 class TrainConfig(Settings):
     """How a network is trained."""
 
@@ -160,10 +323,23 @@ class TrainConfig(Settings):
         title="Steps",
         description="Steps to train; 0 means as many as fit in the minutes.",
     )
-    patch: int = Field(
-        256, ge=16, le=2048, multiple_of=16, title="Patch", description="Side of a training patch, in pixels."
+    patch: int | None = Field(
+        None,
+        ge=16,
+        le=2048,
+        multiple_of=16,
+        title="Patch",
+        description="Side of a training patch, in pixels; empty to choose it by the objects and images.",
+        examples=[256],
     )
-    batch: int = Field(2, ge=1, le=256, title="Batch", description="Patches in one step.")
+    batch: int | None = Field(
+        None,
+        ge=1,
+        le=256,
+        title="Batch",
+        description="Patches in one step; empty to choose by patch, computer and memory.",
+        examples=[2],
+    )
     learning_rate: float = Field(
         1e-3,
         ge=1e-7,
@@ -174,24 +350,10 @@ class TrainConfig(Settings):
     warmup: int = Field(
         50, ge=0, le=10_000, title="Warm-up", description="Steps in which the learning rate rises."
     )
-    flips: bool = Field(
-        True,
-        title="Flips and turns",
-        description="Vary patches by flips and quarter turns (not for images with a fixed up).",
-    )
-    deform: float = Field(
-        1.0,
-        ge=0.0,
-        le=3.0,
-        title="Deformation",
-        description="Strength of elastic deformation, small rotation and scaling of patches; 0 for none.",
-    )
-    intensity: float = Field(
-        1.0,
-        ge=0.0,
-        le=3.0,
-        title="Brightness variation",
-        description="Strength of varied contrast, brightness, gamma and noise of patches; 0 for none.",
+    augmentation: Augmentation = Field(
+        default_factory=Augmentation,
+        title="Augmentation",
+        description="How patches are varied.",
     )
     border_weight: float = Field(
         10.0,
@@ -210,10 +372,17 @@ class TrainConfig(Settings):
     seed: int = Field(
         0, ge=0, le=2**31 - 1, title="Seed", description="The same seed gives the same training."
     )
-    precision: Literal["float32", "bfloat16"] = Field(
-        "float32",
+    patience: int = Field(
+        10,
+        ge=0,
+        le=1000,
+        title="Patience",
+        description="Measurements on the held-out region without a better one after which training ends (it is measured 20 times at most); 0 to always train to the end.",
+    )
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto",
         title="Precision",
-        description="bfloat16 is faster on processors that have it, and a little less exact.",
+        description="auto: float32; bfloat16 is faster on processors that have it, and a little less exact.",
     )
     checkpoint_seconds: float = Field(
         60.0,
@@ -237,7 +406,21 @@ class PredictConfig(Settings):
         ge=0.0,
         le=1.0,
         title="Threshold",
-        description="Two classes: probability from which a pixel counts; empty for the model's own.",
+        description="Two classes: probability from which a pixel counts. Objects: that of not being background. Empty for the model's own.",
+    )
+    seed_threshold: float | None = Field(
+        None,
+        ge=0.0,
+        le=1.0,
+        title="Seed threshold",
+        description="Objects: probability of inside from which a pixel starts an object, so that a higher one parts more of them; empty for the model's own.",
+    )
+    min_size: int | None = Field(
+        None,
+        ge=0,
+        le=1_000_000_000,
+        title="Smallest object",
+        description="Objects: those of fewer pixels are left out; empty for the model's own.",
     )
     tile_megapixels: float | None = Field(
         None,
@@ -262,5 +445,7 @@ def settings_table(cls: type[Settings]) -> str:
     for name, field in cls.model_fields.items():
         bounds = {type(rule).__name__: rule for rule in field.metadata}
         limits = f"{bounds['Ge'].ge:g}, {bounds['Le'].le:g}" if {"Ge", "Le"} <= bounds.keys() else ""
-        rows.append(f"| `{name}` | {field.default} | {limits} | {field.description} |")
+        default = field.get_default(call_default_factory=True)
+        shown = f"`{type(default).__name__}()`" if isinstance(default, Settings) else default
+        rows.append(f"| `{name}` | {shown} | {limits} | {field.description} |")
     return "\n".join(rows)

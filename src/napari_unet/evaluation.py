@@ -11,6 +11,14 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from napari_unet.data.instance_metrics import (
+    IOU_THRESHOLDS,
+    Overlap,
+    mean_score,
+    overlap,
+    pooled_score,
+    seg_score,
+)
 from napari_unet.data.labels import as_integers
 from napari_unet.data.metrics import class_scores, membrane_scores, pixel_error
 from napari_unet.errors import DataError
@@ -26,14 +34,14 @@ class Evaluation:
 
     Parameters
     ----------
-    task : {"semantic", "membranes"}
+    task : {"semantic", "instances", "membranes"}
         What was compared.
     images : int
         How many images.
     columns : tuple of str
         What the figures of each row are.
     rows : dict of str to tuple of float
-        Figures by class, or over all.
+        Figures by class, or over all. What could not be measured has no row.
     """
 
     task: str
@@ -46,21 +54,24 @@ def evaluate(
     prediction: str | PathLike[str],
     truth: str | PathLike[str],
     *,
-    task: Literal["semantic", "membranes"] = "semantic",
+    task: Literal["semantic", "instances", "membranes"] = "semantic",
 ) -> Evaluation:
     """Compare predictions with truths that match them by name.
 
     Parameters
     ----------
     prediction : path
-        Labels (``semantic``) or probabilities of the higher value (``membranes``): a file, or a
-        folder of files.
+        Labels (``semantic``, ``instances``) or probabilities of the higher value (``membranes``): a
+        file, or a folder of files.
     truth : path
         Labels: a file, or a folder. For membranes, the higher value is the cell, the lower the
         membrane, as in the ISBI 2012 challenge.
-    task : {"semantic", "membranes"}
+    task : {"semantic", "instances", "membranes"}
         ``semantic``: IoU and Dice of each class over the pixels of all images, background counted
-        in, and the fraction of pixels that are right. ``membranes``: V_rand, V_info and pixel
+        in, and the fraction of pixels that are right. ``instances``: average precision (AP) of objects
+        at IoU 0.5, 0.55, ..., 0.9, precision, recall and F1 at 0.5, and SEG: over the objects of all
+        images, and the mean of the images; slices of a stack count as images
+        (`napari_unet.data.instance_metrics`). ``membranes``: V_rand, V_info and pixel
         error, means over all slices, each at its best threshold (see
         `napari_unet.data.metrics.membrane_scores`).
 
@@ -80,6 +91,8 @@ def evaluate(
     arrays = [_load_pair(*pair) for pair in pairs]
     if task == "membranes":
         return Evaluation(task, len(pairs), ("",), _membranes(arrays))
+    if task == "instances":
+        return Evaluation(task, len(pairs), ("all objects", "mean of images"), _instances(arrays))
     return Evaluation(task, len(pairs), ("IoU", "Dice"), _semantic(arrays))
 
 
@@ -111,6 +124,34 @@ def _semantic(arrays: Sequence[tuple[_Arrays, _Arrays]]) -> dict[str, tuple[floa
     wrong = pixel_error(ours, theirs)
     rows["pixels right"] = (1 - wrong, 1 - wrong)
     return rows
+
+
+def _instances(arrays: Sequence[tuple[_Arrays, _Arrays]]) -> dict[str, tuple[float, ...]]:
+    images = [
+        overlap(ours, theirs)
+        for prediction, truth in arrays
+        for ours, theirs in zip(
+            _slices(as_integers(prediction, "the prediction")), _slices(truth), strict=True
+        )
+    ]
+    rows: dict[str, tuple[float, ...]] = {}
+    if any(image.found or image.truth for image in images):
+        for threshold in IOU_THRESHOLDS:
+            rows[f"AP {threshold:.2f}"] = _both(images, threshold, "ap")
+        for name in ("precision", "recall", "f1"):
+            rows[f"{name} {IOU_THRESHOLDS[0]:.2f}"] = _both(images, IOU_THRESHOLDS[0], name)
+    if (seg := seg_score(images)) is not None:
+        each = [score for image in images if (score := seg_score([image])) is not None]
+        rows["SEG"] = (seg, float(np.mean(each)))
+    for name in ("found", "truth"):
+        counts = [getattr(image, name) for image in images]
+        rows[f"objects ({name})"] = (float(sum(counts)), float(np.mean(counts)))
+    return rows
+
+
+def _both(images: Sequence[Overlap], threshold: float, name: str) -> tuple[float, ...]:
+    """One figure over all objects, and as the mean of the images; there is an object."""
+    return tuple(float(getattr(score(images, threshold), name)) for score in (pooled_score, mean_score))
 
 
 def _membranes(arrays: Sequence[tuple[_Arrays, _Arrays]]) -> dict[str, tuple[float, ...]]:

@@ -18,6 +18,7 @@ __all__ = [
     "Event",
     "Failed",
     "Finished",
+    "Noted",
     "Notify",
     "PredictStarted",
     "Ready",
@@ -194,6 +195,19 @@ class Warned(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Noted(Event):
+    """Something worth knowing that is no warning: what was chosen, and why.
+
+    Parameters
+    ----------
+    message : str
+        A plain sentence.
+    """
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class Finished(Event):
     """The run ended, by itself or by Stop.
 
@@ -238,6 +252,7 @@ _EVENTS: dict[str, type[Event]] = {
         PredictStarted,
         TileDone,
         Warned,
+        Noted,
         Finished,
         Failed,
     )

@@ -42,9 +42,16 @@ class TrainJob(Settings):
         min_length=1, description="Labels, one for each image, in the same order."
     )
     out: str = Field(min_length=1, description="The run folder.")
-    network: UNetConfig = Field(
-        default_factory=UNetConfig,
-        description="Shape of the network; its channels and classes are set from the data.",
+    network: UNetConfig | None = Field(
+        None,
+        description="Shape of the network; its channels and classes are set from the data. None: that of the model to "
+        "start from, or chosen by the computer.",
+    )
+    start_from: str | None = Field(
+        None,
+        min_length=1,
+        title="Start from",
+        description="A .unet file, or the folder of a run: its weights are where training begins. Empty for fresh weights.",
     )
     train: TrainConfig = Field(default_factory=TrainConfig)
     unpainted: Literal["background", "ignore"] = Field(
@@ -57,6 +64,12 @@ class TrainJob(Settings):
         ge=1,
         title="Background value",
         description="With unpainted = ignore: the painted value that means background.",
+    )
+    target: Literal["auto", "classes", "objects"] = Field(
+        "auto",
+        title="Painted values are",
+        description="classes: each value is a class of pixels. objects: each value is one object, told apart where they touch. "
+        "auto: proposed from the labels.",
     )
     not_finite: Literal["refuse", "ignore"] = Field(
         "refuse",

@@ -6,15 +6,18 @@ import hashlib
 import json
 import shutil
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_unet.config import PredictConfig
 from napari_unet.data.axes import Stack
+from napari_unet.data.decoding import Window, decode_stack, decoding_of, slices_of
 from napari_unet.errors import DataError, FileError
-from napari_unet.events import Event, Notify, PredictStarted, Report, Stop
+from napari_unet.events import Event, Notify, PredictStarted, Report, Stop, TileDone
 from napari_unet.files.atomic import check_writable, file_error, make_folder
 from napari_unet.files.image import Image, open_source
 from napari_unet.files.model import read_model_file
@@ -23,7 +26,10 @@ from napari_unet.files.zarr import chunk_done, create_result, open_result, resul
 from napari_unet.jobs import Output, PredictJob
 from napari_unet.spec import ModelSpec
 
-__all__ = ["run_prediction"]
+if TYPE_CHECKING:
+    from napari_unet.nn.model import UNetModel
+
+__all__ = ["run_prediction", "segment_objects"]
 
 
 @dataclass(frozen=True)
@@ -86,6 +92,8 @@ def _segment(
         notify(event)
 
     try:
+        if spec.objects and any(target.output.kind == "labels" for target in targets):
+            return targets, _segment_into_objects(job, model, image, targets, tell, stop)
         stopped = segment(
             model,
             image.stack,
@@ -102,13 +110,128 @@ def _segment(
     return targets, stopped
 
 
+def _segment_into_objects(
+    job: PredictJob, model: UNetModel, image: Image, targets: Sequence[_Target], notify: Notify, stop: Stop
+) -> bool:
+    """Compute probabilities, into a scratch folder where nobody asked for them, and make objects of them."""
+    from napari_unet.nn import backend
+
+    labels = next(target for target in targets if target.output.kind == "labels")
+    asked = next((target for target in targets if target.output.kind == "probabilities"), None)
+    last = tuple(-(-n // step) - 1 for n, step in zip(labels.array.shape, labels.array.chunks, strict=True))
+
+    def slice_done(index: tuple[int, ...]) -> bool:
+        return chunk_done(labels.array, (*index, *last[-2:]))
+
+    path = Path(labels.output.path)
+    scratch = Output(kind="probabilities", path=str(path.with_name(f".{path.name}.probabilities.zarr")))
+    slices = slices_of(image.stack, job.window)
+    if asked is None and all(map(slice_done, slices)):
+        notify(PredictStarted({}, len(slices), len(slices), backend.device_name()))
+    else:
+        bytes_job = job.replace(config=job.config.replace(probability_type="uint8"))
+        chunk = labels.array.chunks[-2:]
+        source = asked or _open_target(bytes_job, scratch, model.spec, image, chunk, ours=True)
+        stopped = segment_objects(
+            model,
+            image.stack,
+            job.config if asked else bytes_job.config,
+            source.array,
+            labels.array,
+            chunk=source.array.chunks[-2:],
+            window=job.window,
+            tile_done=lambda index: chunk_done(source.array, _with_classes(index, source.array)),
+            slice_done=slice_done,
+            notify=notify,
+            stop=stop,
+        )
+        if stopped:
+            return True
+    shutil.rmtree(scratch.path, ignore_errors=True)
+    return False
+
+
+def segment_objects(
+    model: UNetModel,
+    stack: Stack,
+    config: PredictConfig,
+    probabilities: Any,
+    labels: Any,
+    *,
+    chunk: tuple[int, int] | None = None,
+    window: Window | None = None,
+    tile_done: Callable[[tuple[int, ...]], bool] | None = None,
+    slice_done: Callable[[tuple[int, ...]], bool] | None = None,
+    notify: Notify,
+    stop: Stop,
+) -> bool:
+    """Segment an image into objects: all probabilities first, then the objects of each slice.
+
+    Parameters
+    ----------
+    model : UNetModel
+        One that knows objects.
+    stack : Stack
+        The image.
+    config : PredictConfig
+        Settings.
+    probabilities, labels : array-like
+        As `napari_unet.nn.prediction.output_layout` says, full of zeros or partly done.
+    chunk : (cy, cx), optional
+        Pixels of a chunk of the probabilities.
+    window : tuple of (start, stop), optional
+        Part to segment, in slices, y and x.
+    tile_done, slice_done : callable, optional
+        Asked whether an earlier run has written a chunk of probabilities, or the objects of a slice.
+    notify, stop : callable
+        Progress out, and the wish to stop in. A slice counts as one more tile.
+
+    Returns
+    -------
+    bool
+        True if stopped before the end.
+    """
+    from napari_unet.nn.prediction import segment
+
+    slices, tiles = len(slices_of(stack, window)), 0
+
+    def tell(event: Event) -> None:
+        nonlocal tiles
+        if isinstance(event, PredictStarted | TileDone):
+            tiles = event.total
+            event = replace(event, total=tiles + slices)
+        notify(event)
+
+    outputs = {"probabilities": probabilities}
+    if segment(
+        model, stack, config, outputs, chunk=chunk, window=window, is_done=tile_done, notify=tell, stop=stop
+    ):
+        return True
+    return decode_stack(
+        probabilities,
+        labels,
+        decoding_of(model.spec, config),
+        chunk=getattr(labels, "chunks", labels.shape)[-2:],
+        window=window,
+        is_done=slice_done,
+        tell=lambda done, _: notify(TileDone(tiles + done, tiles + slices, 0.0)),
+        stop=stop,
+    )
+
+
 def _with_classes(index: tuple[int, ...], array: Any) -> tuple[int, ...]:
     """Chunk index in an output whose first axis may be the classes, all in one chunk."""
     return (0,) * (int(array.ndim) - len(index)) + index
 
 
 def _open_target(
-    job: PredictJob, output: Output, spec: ModelSpec, image: Image, chunk: tuple[int, int]
+    job: PredictJob,
+    output: Output,
+    spec: ModelSpec,
+    image: Image,
+    chunk: tuple[int, int],
+    *,
+    ours: bool = False,
 ) -> _Target:
     """Open what an interrupted run of the same job left, or make a new result."""
     from napari_unet.nn.prediction import output_layout
@@ -129,9 +252,14 @@ def _open_target(
         axes,
         pixel_size=image.pixel_size,
         unit=image.unit,
-        attributes={"origin": origin, "kind": output.kind, "classes": [c.model_dump() for c in spec.classes]},
+        attributes={
+            "origin": origin,
+            "kind": output.kind,
+            "target": spec.target,
+            "classes": [c.model_dump() for c in spec.classes],
+        },
         channel_names=[c.name for c in spec.classes] if classes else (),
-        overwrite=job.overwrite or group != path,  # a scratch folder is ours alone
+        overwrite=job.overwrite or ours or group != path,  # a scratch folder is ours alone
     )
     return _Target(output, group, array)
 

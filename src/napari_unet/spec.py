@@ -10,16 +10,28 @@ from napari_unet.config import Settings, UNetConfig
 from napari_unet.errors import ConfigError
 
 __all__ = [
+    "OBJECT_CLASSES",
     "SCHEMA",
     "ClassInfo",
     "ModelSpec",
     "Normalization",
+    "ObjectDecoding",
+    "TargetKind",
     "TrainingRecord",
     "weight_shapes",
 ]
 
 SCHEMA = 1
 """Version of the model card that this program writes, and the newest it reads."""
+
+
+OBJECT_CLASSES = ("background", "inside", "border")
+"""What a network of objects tells apart, in the order of its outputs."""
+
+_NORM = ("gamma", "beta", "moving_mean", "moving_variance")
+
+TargetKind = Literal["classes", "objects"]
+"""What each painted value stands for: a class of pixels, or one object."""
 
 
 class ClassInfo(Settings):
@@ -47,6 +59,32 @@ class Normalization(Settings):
     )
 
 
+class ObjectDecoding(Settings):
+    """How probabilities of background, inside and border become objects: a seeded watershed."""
+
+    foreground_threshold: float = Field(
+        0.5,
+        ge=0.0,
+        le=1.0,
+        title="Foreground threshold",
+        description="Probability of not being background from which a pixel belongs to an object.",
+    )
+    seed_threshold: float = Field(
+        0.5,
+        ge=0.0,
+        le=1.0,
+        title="Seed threshold",
+        description="Probability of inside from which a pixel starts an object; higher parts more objects.",
+    )
+    min_size: int = Field(
+        0,
+        ge=0,
+        le=1_000_000_000,
+        title="Smallest object",
+        description="Objects of fewer pixels are left out.",
+    )
+
+
 class TrainingRecord(Settings):
     """How a model came to be."""
 
@@ -57,6 +95,12 @@ class TrainingRecord(Settings):
     painted: int = Field(0, ge=0, description="Painted pixels that trained.")
     score: float | None = Field(
         None, ge=0.0, le=1.0, description="Mean Dice on the region held out; none if it was not measured."
+    )
+    ap50: float | None = Field(
+        None,
+        ge=0.0,
+        le=1.0,
+        description="Objects: average precision at IoU 0.5 on the region held out; none if it was not measured.",
     )
     versions: dict[str, str] = Field(default_factory=dict, description="Of the libraries used.")
 
@@ -89,6 +133,13 @@ class ModelSpec(Settings):
         le=1.0,
         description="Two classes: probability from which a pixel belongs to the higher one.",
     )
+    target: TargetKind = Field(
+        "classes",
+        description="What the network tells apart: classes of pixels, or background, inside and border of objects.",
+    )
+    objects: ObjectDecoding | None = Field(
+        None, description="For objects: how probabilities become objects; chosen on what was held out."
+    )
     training: TrainingRecord = Field(default_factory=TrainingRecord)
 
     @model_validator(mode="after")
@@ -96,6 +147,15 @@ class ModelSpec(Settings):
         if len(self.classes) != self.network.classes:
             raise ConfigError(
                 f"The card names {len(self.classes)} classes but its network has {self.network.classes}."
+            )
+        if (self.target == "objects") != (self.objects is not None):
+            raise ConfigError(
+                f"The card says target {self.target!r} and {'has' if self.objects else 'lacks'} the settings that make objects: "
+                "it has them where the target is objects, and only there."
+            )
+        if self.target == "objects" and len(self.classes) != len(OBJECT_CLASSES):
+            raise ConfigError(
+                f"A network of objects knows {', '.join(OBJECT_CLASSES)}, but the card names {len(self.classes)} classes."
             )
         values = [c.value for c in self.classes]
         if len(set(values)) != len(values):
@@ -122,14 +182,20 @@ def weight_shapes(network: UNetConfig) -> dict[str, tuple[int, ...]]:
     Returns
     -------
     dict of str to tuple of int
-        ``"LAYER/kernel"`` of shape (ky, kx, in, out) and ``"LAYER/bias"`` of shape (out,),
+        ``"LAYER/kernel"`` of shape (ky, kx, in, out), or (ky, kx, out, in) of a transposed convolution,
+        ``"LAYER/bias"``, and with batch normalisation instead of it ``"LAYER_norm/gamma"``, ``beta``,
+        ``moving_mean`` and ``moving_variance`` of shape (out,),
         in the order in which `napari_unet.nn.network.build_unet` makes them.
     """
     shapes: dict[str, tuple[int, ...]] = {}
+    norm = network.normalization == "batch"
 
     def conv(name: str, size: int, inputs: int, outputs: int) -> int:
         shapes[f"{name}/kernel"] = (size, size, inputs, outputs)
-        shapes[f"{name}/bias"] = (outputs,)
+        if norm:
+            shapes.update((f"{name}_norm/{part}", (outputs,)) for part in _NORM)
+        else:
+            shapes[f"{name}/bias"] = (outputs,)
         return outputs
 
     features = network.channels
@@ -142,10 +208,14 @@ def weight_shapes(network: UNetConfig) -> dict[str, tuple[int, ...]]:
     features = conv("bottom_conv1", 3, features, width)
     for level in reversed(range(network.depth)):
         width = network.filters * 2**level
-        features = conv(f"up{level}_upconv", 2, features, width)
-        features = conv(f"up{level}_conv0", 3, 2 * width, width)
+        conv(f"up{level}_upconv", 2, features, width)
+        if network.upsampling == "transposed":
+            shapes[f"up{level}_upconv/kernel"] = (2, 2, width, features)
+        joined = 2 * width if network.skips == "concatenate" else width
+        features = conv(f"up{level}_conv0", 3, joined, width)
         features = conv(f"up{level}_conv1", 3, width, width)
     if network.architecture == "linked-code":
         features = conv("head_conv", 3, features, 2)
-    conv("logits", 1, features, network.logits)
+    shapes["logits/kernel"] = (1, 1, features, network.logits)
+    shapes["logits/bias"] = (network.logits,)
     return shapes

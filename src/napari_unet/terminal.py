@@ -8,14 +8,16 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from napari_unet.errors import NapariUNetError
 from napari_unet.events import (
     Event,
+    Noted,
     Notify,
     PredictStarted,
     Report,
@@ -29,7 +31,10 @@ from napari_unet.events import (
 )
 from napari_unet.words import time_left
 
-__all__ = ["as_table", "quiet_libraries", "reporting", "results", "screen", "summary"]
+if TYPE_CHECKING:
+    from napari_unet.data.lint import LabelCheck
+
+__all__ = ["as_findings", "as_table", "quiet_libraries", "reporting", "results", "screen", "summary"]
 
 screen = Console(stderr=True)
 """Progress and messages; results alone go to stdout."""
@@ -118,6 +123,8 @@ class _Bars:
                 self._advance(done, total, seconds_left, "")
             case Warned(message):
                 self._progress.print(message, style="yellow", highlight=False)
+            case Noted(message):
+                self._progress.print(message, style="dim", highlight=False)
 
     def _begin(self, what: str, done: int, total: int) -> None:
         self._progress.update(self._task, description=what, completed=done, total=total, visible=True)
@@ -132,6 +139,22 @@ def summary(report: Report) -> str:
     """Say what a run left behind: its message, then each output and its path."""
     lines = [report.message, *(f"{kind:14}{path}" for kind, path in report.outputs.items())]
     return "\n".join(line for line in lines if line)
+
+
+def as_findings(check: LabelCheck) -> Table:
+    """Lay out what the label linter found: a row a finding, its way out below it."""
+    table = Table(show_header=False, box=None)
+    colours = {"error": "bold red", "warning": "yellow", "hint": "cyan"}
+    for finding in check.findings:
+        text = Text(finding.sentence)
+        if finding.fix:
+            text.append(f"\n{finding.fix}", style="dim")
+        table.add_row(Text(finding.severity, style=colours[finding.severity]), text)
+    if check.reason:
+        table.add_row("", Text(check.reason))
+    if not check.of("error") and not check.of("warning"):
+        table.add_row("", Text("Nothing in the labels looks wrong.", style="green"))
+    return table
 
 
 def as_table(content: dict[str, Any]) -> Table:

@@ -5,26 +5,50 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy.typing as npt
 
 from napari_unet.config import TrainConfig, UNetConfig
+from napari_unet.data.advice import advise, look
 from napari_unet.data.axes import Stack
 from napari_unet.data.dataset import Dataset, prepare
-from napari_unet.events import Event, Notify, Report, StepDone, Stop, TrainStarted, Validated, Warned
+from napari_unet.errors import FileError
+from napari_unet.events import (
+    Event,
+    Noted,
+    Notify,
+    Report,
+    StepDone,
+    Stop,
+    TrainStarted,
+    Validated,
+    Warned,
+)
 from napari_unet.files.image import Image, open_source
-from napari_unet.files.model import save_model_file
+from napari_unet.files.model import read_model_file, save_model_file
 from napari_unet.files.run import RunFolder
 from napari_unet.jobs import TrainJob
-from napari_unet.spec import ClassInfo, ModelSpec, Normalization, TrainingRecord
+from napari_unet.spec import (
+    OBJECT_CLASSES,
+    ClassInfo,
+    ModelSpec,
+    Normalization,
+    ObjectDecoding,
+    TrainingRecord,
+)
 
 if TYPE_CHECKING:
-    from napari_unet.nn.training import TrainResult
+    from napari_unet.nn.training import Checkpoint, TrainResult
 
-__all__ = ["make_card", "run_training", "train_on"]
+__all__ = ["Start", "make_card", "read_start", "run_training", "settle", "train_on"]
+
+Start = tuple[ModelSpec, Mapping[str, npt.NDArray[Any]]]
+"""A model to begin with: its card and its weights."""
 
 _log = logging.getLogger(__name__)
 
@@ -42,24 +66,33 @@ def run_training(job: TrainJob, notify: Notify, stop: Stop) -> Report:
             [painted.stack for painted in labels],
             unpainted=job.unpainted,
             background_value=job.background_value,
+            target=job.target,
             not_finite=job.not_finite,
             stop=stop,
         )
         if stop():
             return Report("train", seconds=time.monotonic() - started, stopped=True, message=_NOTHING_YET)
+        resume = folder.load_checkpoint()
+        # Where a run goes on, the model it began with isn't needed any more, and may be gone.
+        start = read_start(job.start_from) if job.start_from and resume is None else None
+        network, config = settle(dataset, job.network, job.train, start, resume, notify)
         spec = make_card(
             dataset,
-            job.network,
+            network,
             [i.stack for i in images],
             name=job.name,
             classes=job.classes,
             image=images[0],
         )
-        result = train_on(dataset, spec, job.train, folder=folder, notify=notify, stop=stop)
+        result = train_on(
+            dataset, spec, config, start=start, resume=resume, folder=folder, notify=notify, stop=stop
+        )
         save_model_file(folder.model_path, result.model.spec, result.model.arrays())
         metrics = {"steps": float(result.steps)}
         if result.score is not None:
             metrics["held_out_dice"] = result.score
+        if (ap50 := result.model.spec.training.ap50) is not None:
+            metrics["held_out_ap50"] = ap50
         return Report(
             "train",
             outputs={"model": str(folder.model_path), "run": str(folder.path)},
@@ -73,19 +106,82 @@ def run_training(job: TrainJob, notify: Notify, stop: Stop) -> Report:
 _NOTHING_YET = "Stopped before training began: nothing was learned yet, and nothing was lost."
 
 
+def read_start(path: str | os.PathLike[str]) -> Start:
+    """Read a model to begin with: a ``.unet`` file, or the best model of a run folder.
+
+    Raises
+    ------
+    FileError
+        If there is none, or it cannot be read.
+    """
+    place = Path(path)
+    if place.is_dir():
+        model = RunFolder(place).model_path
+        if not model.is_file():
+            raise FileError(
+                place,
+                "holds no model to start from: choose the folder of a run that has a model.unet, or a .unet file.",
+            )
+        place = model
+    return read_model_file(place)
+
+
+def settle(
+    dataset: Dataset,
+    network: UNetConfig | None,
+    config: TrainConfig,
+    start: Start | None,
+    resume: Checkpoint | None,
+    notify: Notify,
+) -> tuple[UNetConfig, TrainConfig]:
+    """Choose the settings that are left open, and say why; a run that goes on keeps its own.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        What to train on.
+    network : UNetConfig or None
+        Shape of the network; None for that of the model to begin with, or for one chosen.
+    config : TrainConfig
+        Settings.
+    start : tuple of (card, weights) or None
+        The model to begin with.
+    resume : tuple of (arrays, state) or None
+        Checkpoint of a run that goes on.
+    notify : callable
+        Is given the reasons, as `Noted`, and what these settings will find hard, as `Warned`.
+    """
+    from napari_unet.nn.machine import this_computer
+
+    if resume is not None:
+        shape = resume[1].get("network")
+        return UNetConfig(**shape) if shape else network or UNetConfig(), config
+    if network is None and start is not None:
+        network = start[0].network
+    advice = advise(look(dataset.examples), this_computer(), network, config)
+    for reason in advice.reasons:
+        notify(Noted(reason))
+    for warning in advice.warnings:
+        notify(Warned(warning))
+    return advice.network, advice.train
+
+
 def train_on(
     dataset: Dataset,
     spec: ModelSpec,
     config: TrainConfig,
     *,
+    start: Start | None = None,
+    resume: Checkpoint | None = None,
     folder: RunFolder | None = None,
     notify: Notify,
     stop: Stop,
 ) -> TrainResult:
-    """Train on a dataset; with a run folder, keep everything there and go on from what it holds."""
+    """Train on a dataset, from a model or a checkpoint if given; with a run folder, keep everything there."""
     for warning in dataset.warnings:
         notify(Warned(warning))
-    resume = folder.load_checkpoint() if folder else None
+    for note in dataset.notes:
+        notify(Noted(note))
     if folder:
         folder.truncate_history(resume[1]["step"] if resume else 0)
 
@@ -96,14 +192,18 @@ def train_on(
             event = replace(event, run=str(folder.path))
         notify(event)
 
-    from napari_unet.nn import backend
     from napari_unet.nn.training import train_network
+    from napari_unet.nn.transfer import carry_over
 
-    backend.prepare(config.precision, config.seed)
+    weights = None
+    if start is not None:
+        weights, sentence = carry_over(*start, spec.network)
+        notify(Noted(sentence))
     return train_network(
         dataset,
         spec,
         config,
+        begin_with=weights,
         save_model=(lambda spec, arrays: save_model_file(folder.model_path, spec, arrays))
         if folder
         else None,
@@ -124,8 +224,13 @@ def make_card(
     image: Image | None = None,
 ) -> ModelSpec:
     """Fill in the model card as far as it is known before training."""
-    given = {info.value: info for info in classes}
     values = dataset.class_map.values
+    if dataset.target == "objects":
+        names = dict(zip(values, OBJECT_CLASSES, strict=True))
+    else:
+        names = {value: f"class {value}" for value in values} | {values[0]: "background"}
+    given = {value: ClassInfo(value=value, name=name) for value, name in names.items()}
+    given |= {info.value: info for info in classes if dataset.target == "classes"}
     channels = int(stacks[0].shape[3])
     size = image.pixel_size if image else {}
     return ModelSpec(
@@ -135,10 +240,9 @@ def make_card(
         normalization=Normalization(low=dataset.range.low, high=dataset.range.high),
         pixel_size=(size["Y"], size["X"]) if "Y" in size and "X" in size else None,
         unit=image.unit if image else "pixel",
-        classes=tuple(
-            given.get(value, ClassInfo(value=value, name="background" if i == 0 else f"class {value}"))
-            for i, value in enumerate(values)
-        ),
+        classes=tuple(given[value] for value in values),
+        target=dataset.target,
+        objects=ObjectDecoding() if dataset.target == "objects" else None,
         unpainted=dataset.class_map.unpainted,
         training=TrainingRecord(images=tuple(stack.name for stack in stacks), painted=dataset.painted),
     )

@@ -34,5 +34,5 @@ def time_left(seconds: float) -> str:
 
 def count(number: int, noun: str) -> str:
     """Write a number with its noun, e.g. ``"1 slice"``, ``"3 slices"``."""
-    ending = "" if number == 1 else "es" if noun.endswith("s") else "s"
+    ending = "" if number == 1 else "es" if noun.endswith(("s", "ch")) else "s"
     return f"{number:,} {noun}{ending}"

@@ -151,8 +151,8 @@ def test_what_is_allowed_but_seldom_meant_is_said() -> None:
     many = np.arange(48, dtype=np.uint8).reshape(6, 8)
     assert one(noise((6, 8)), many).warnings == (
         (
-            "The labels hold 48 classes. If each value is one object, "
-            "give all objects of a kind the same value (labels > 0 becomes 1)."
+            "The labels hold 48 classes. If each value is one object, train on objects; "
+            "or give all objects of a kind the same value (labels > 0 becomes 1)."
         ),
     )
     full = np.eye(6, 8, dtype=np.uint8) + 1

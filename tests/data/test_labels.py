@@ -202,7 +202,7 @@ def test_labels_that_are_no_labels_are_refused(labels: np.ndarray, sentence: str
             None,
             (
                 "Labels 'cells' hold 10000 different values, but a network learns at most 254 classes, background counted in. "
-                "This looks like one value for each object: give all objects of a kind the same value (labels > 0 becomes 1)."
+                "This looks like one value for each object: train on objects, or give all objects of a kind the same value (labels > 0 becomes 1)."
             ),
         ),
     ],

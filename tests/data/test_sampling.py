@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -10,12 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from napari_unet.config import Augmentation, AugmentationPreset
+from napari_unet.data.augment import draw_variation
 from napari_unet.data.dataset import Dataset, Example
 from napari_unet.data.holdout import GAP, MIN_CLASS_PIXELS, MIN_VALIDATION_PIXELS, split
 from napari_unet.data.labels import IGNORE, ClassMap
 from napari_unet.data.normalize import Range
-from napari_unet.data.sampling import Sampler
+from napari_unet.data.sampling import Sampler, cut_patch
 from napari_unet.errors import DataError
+
+NONE, LIGHT, FULL = (Augmentation.preset(name) for name in get_args(AugmentationPreset))
+FLIPS = Augmentation.preset("none", flips=True)
 
 
 def example(target: np.ndarray, group: int = 0, index: int = 0) -> Example:
@@ -60,19 +66,19 @@ def numbers(places: np.ndarray) -> np.ndarray:
         max_size=3,
     ),
     patch=st.sampled_from([16, 32, 48]),
-    flips=st.booleans(),
+    augmentation=st.sampled_from([NONE, FLIPS]),
     seed=st.integers(0, 2**31 - 1),
 )
 @settings(max_examples=100, deadline=None)
 def test_every_patch_is_a_piece_of_its_image_and_holds_paint(
-    targets: list[np.ndarray], patch: int, flips: bool, seed: int
+    targets: list[np.ndarray], patch: int, augmentation: Augmentation, seed: int
 ) -> None:
     examples = [example(target, group) for group, target in enumerate(targets)]
     if all((target == IGNORE).all() for target in targets):
         with pytest.raises(DataError):
-            Sampler(examples, 3, patch, 2, seed, flips)
+            Sampler(examples, 3, patch, 2, seed, augmentation)
         return
-    sampler = Sampler(examples, 3, patch, 2, seed, flips)
+    sampler = Sampler(examples, 3, patch, 2, seed, augmentation)
     for n in range(3):
         images, labels, _ = sampler.batch(n)
         assert images.shape == (2, patch, patch, 4)
@@ -88,15 +94,15 @@ def test_every_patch_is_a_piece_of_its_image_and_holds_paint(
 
 
 def test_a_batch_comes_from_its_number_alone() -> None:
-    sampler = Sampler([example(coin((100, 120)))], 2, 48, 3, seed=5, flips=True)
-    again = Sampler([example(coin((100, 120)))], 2, 48, 3, seed=5, flips=True)
+    sampler = Sampler([example(coin((100, 120)))], 2, 48, 3, seed=5, augmentation=FULL)
+    again = Sampler([example(coin((100, 120)))], 2, 48, 3, seed=5, augmentation=FULL)
     in_order = [sampler.batch(n) for n in range(20)]
     with ThreadPoolExecutor(4) as threads:
         shuffled = dict(zip(range(19, -1, -1), threads.map(again.batch, range(19, -1, -1)), strict=True))
     for n, batch in enumerate(in_order):
         for part, same in zip(batch, shuffled[n], strict=True):
             np.testing.assert_array_equal(part, same)
-    other = Sampler([example(coin((100, 120)))], 2, 48, 3, seed=6, flips=True).batch(0)
+    other = Sampler([example(coin((100, 120)))], 2, 48, 3, seed=6, augmentation=FULL).batch(0)
     assert not np.array_equal(in_order[0][0], other[0])
     assert not np.array_equal(in_order[0][0], in_order[1][0])
 
@@ -104,7 +110,7 @@ def test_a_batch_comes_from_its_number_alone() -> None:
 def test_one_painted_pixel_in_a_large_image_is_always_shown_off_the_rim() -> None:
     target = np.full((512, 512), IGNORE)
     target[300, 211] = 1
-    sampler = Sampler([example(target)], 2, 64, 2, seed=0, flips=False)
+    sampler = Sampler([example(target)], 2, 64, 2, seed=0, augmentation=NONE)
     places = set()
     for n in range(50):
         _, labels, _ = sampler.batch(n)
@@ -119,7 +125,7 @@ def test_one_painted_pixel_in_a_large_image_is_always_shown_off_the_rim() -> Non
 def test_a_rare_class_is_in_at_least_every_fourth_patch() -> None:
     target = np.zeros((600, 600))
     target[:4, :4] = 1
-    sampler = Sampler([example(target)], 2, 32, 2, seed=0, flips=False)
+    sampler = Sampler([example(target)], 2, 32, 2, seed=0, augmentation=NONE)
     hits = [(label == 1).any() for n in range(200) for label in sampler.batch(n)[1]]
     assert 0.17 < np.mean(hits) < 0.35
 
@@ -127,7 +133,9 @@ def test_a_rare_class_is_in_at_least_every_fourth_patch() -> None:
 def test_painted_pixels_are_drawn_evenly() -> None:
     target = np.full((200, 300), IGNORE)
     target[:40, :50], target[150:190, 100:300] = 0, 0
-    sampler = Sampler([example(target), example(np.zeros((20, 100)), group=1)], 1, 16, 8, seed=0, flips=False)
+    sampler = Sampler(
+        [example(target), example(np.zeros((20, 100)), group=1)], 1, 16, 8, seed=0, augmentation=NONE
+    )
     drawn = np.array([sampler._pixel(k)[0].group for k in range(12_000)])
     assert np.count_nonzero(drawn == 0) == 10_000
     pixels = {(e.group, y, x) for e, y, x in map(sampler._pixel, range(12_000))}
@@ -136,7 +144,7 @@ def test_painted_pixels_are_drawn_evenly() -> None:
 
 def test_small_images_are_reflected_without_labels() -> None:
     target = coin((20, 90))
-    images, labels = Sampler([example(target)], 2, 64, 1, seed=0, flips=False).batch(0)[:2]
+    images, labels = Sampler([example(target)], 2, 64, 1, seed=0, augmentation=NONE).batch(0)[:2]
     rows = np.flatnonzero((labels[0] != IGNORE).any(axis=1))
     assert len(rows) == 20
     assert (labels[0] != IGNORE).sum() == 20 * 64
@@ -147,14 +155,111 @@ def test_small_images_are_reflected_without_labels() -> None:
 
 
 def test_an_image_of_one_pixel_can_be_sampled() -> None:
-    images, labels = Sampler([example(np.ones((1, 1)))], 2, 16, 2, seed=0, flips=True).batch(0)[:2]
+    images, labels = Sampler([example(np.ones((1, 1)))], 2, 16, 2, seed=0, augmentation=FLIPS).batch(0)[:2]
     assert np.isfinite(images).all()
     assert (labels != IGNORE).sum() == 2
 
 
+# --- varied patches --------------------------------------------------------------------------------
+
+
+@given(
+    shape=st.tuples(st.integers(1, 90), st.integers(1, 90)),
+    painted=st.integers(1, 3),
+    patch=st.sampled_from([16, 48]),
+    augmentation=st.sampled_from([NONE, LIGHT, FULL, FULL.replace(scaling=1.0, deform=0.2)]),
+    seed=st.integers(0, 2**31 - 1),
+)
+@settings(max_examples=100, deadline=None)
+def test_the_paint_stays_on_its_pixel_and_in_the_patch_however_it_is_varied(
+    shape: tuple[int, int], painted: int, patch: int, augmentation: Augmentation, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    target = np.full(shape, IGNORE)
+    at = rng.integers(0, shape, (painted, 2))
+    target[tuple(at.T)] = np.arange(painted) % 3
+    # The image is bright where it is painted, so that the marker tells where the paint belongs.
+    image = np.where(target == IGNORE, 0, 10).astype(np.float32)[..., None]
+    weight = np.where(target == IGNORE, 0, 2 + target).astype(np.float16)
+    marked = Example(image, target.astype(np.uint8), 0, 0, weight)
+    sampler = Sampler([marked], 3, patch, 2, seed, augmentation)
+    for n in range(3):
+        images, labels, weights = sampler.batch(n)
+        assert np.isfinite(images).all()
+        assert set(np.unique(labels)) <= set(np.unique(target)) | {IGNORE}
+        known = labels != IGNORE
+        assert known.any(axis=(1, 2)).all()
+        np.testing.assert_array_equal(weights[known], labels[known] + 2)
+        assert (weights[~known] == 0).all()
+        if augmentation is NONE:
+            np.testing.assert_array_equal(images[known], 10)
+
+
+@given(st.integers(0, 2**31 - 1), st.sampled_from([40, 150]))
+@settings(max_examples=30, deadline=None)
+def test_labels_follow_the_image(seed: int, size: int) -> None:
+    y, x = np.indices((size, size))
+    disc = np.hypot(y - 15, x - 20) < 12
+    marked = Example(disc[..., None].astype(np.float32), disc.astype(np.uint8), 0, 0)
+    shape_only = Augmentation.preset("none", flips=True, rotation=180.0, scaling=1.0, deform=0.1)
+    images, labels, _ = Sampler([marked], 2, 64, 4, seed, shape_only).batch(0)
+    known = labels != IGNORE
+    # The nearest of the four pixels that are interpolated has at least a quarter of the weight.
+    assert (labels[known & (images[..., 0] > 0.76)] == 1).all()
+    assert (labels[known & (images[..., 0] < 0.24)] == 0).all()
+
+
+def test_rare_classes_are_not_moved_out_of_the_patches_that_were_drawn_for_them() -> None:
+    target = np.zeros((600, 600))
+    target[0, 0], target[300, 300] = 1, 2  # one pixel in a corner of the image, one in its middle
+    sampler = Sampler([example(target)], 3, 64, 2, seed=0, augmentation=FULL)
+    for n in range(60):
+        rng = np.random.default_rng([0, n, 0])
+        rare, at, start = sampler.place(rng, even=True)
+        variation = draw_variation(FULL, 64, rng)
+        _, label, _ = cut_patch(rare, at, start, 64, variation, rng)
+        assert (label == target[at]).any()
+
+
+def test_places_are_the_same_whatever_the_augmentation() -> None:
+    target = coin((200, 200))
+    straight = Sampler([example(target)], 2, 32, 4, seed=3, augmentation=NONE).batch(1)[0]
+    lit = Sampler(
+        [example(target)], 2, 32, 4, seed=3, augmentation=Augmentation.preset("none", brightness=0.5)
+    ).batch(1)[0]
+    np.testing.assert_allclose(np.diff(lit, axis=1), np.diff(straight, axis=1), atol=1e-3)
+    bent = Sampler([example(target)], 2, 32, 4, seed=3, augmentation=FULL.replace(noise=0.0)).batch(1)[0]
+    assert not np.array_equal(bent, straight)
+
+
+def test_a_turned_patch_shows_what_really_lies_around_it() -> None:
+    y, x = np.indices((300, 300), np.float32)
+    image = Example(np.stack([y, x], axis=-1), np.zeros((300, 300), np.uint8), 0, 0)
+    turn = Augmentation.preset("none", rotation=180.0, scaling=0.4)
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        variation = draw_variation(turn, 65, rng)
+        shown, labels, _ = cut_patch(image, (150, 160), (120, 125), 65, variation, rng)
+        assert (labels == 0).all()  # far from the rim nothing is made up
+        # A plane is turned into a plane, and the middle stays where it was.
+        assert np.abs(np.diff(shown, n=2, axis=0)).max() < 1e-3
+        np.testing.assert_allclose(shown[32, 32], (152, 157), atol=1.5)
+
+
+def test_a_patch_larger_than_its_image_is_varied_around_it() -> None:
+    images, labels, weights = Sampler(
+        [example(np.ones((20, 30)))], 2, 64, 4, seed=1, augmentation=FULL
+    ).batch(0)
+    assert images.shape == (4, 64, 64, 4) and np.isfinite(images).all()
+    for label, weight in zip(labels, weights, strict=True):
+        # As much as the image has, twice as much at most by scaling, and nothing beyond.
+        assert 0 < (label == 1).sum() < 20 * 30 * 2.5
+        np.testing.assert_array_equal(weight, label == 1)
+
+
 def test_nothing_painted_cannot_be_sampled() -> None:
     with pytest.raises(DataError) as caught:
-        Sampler([example(np.full((9, 9), IGNORE))], 2, 16, 2, seed=0, flips=True)
+        Sampler([example(np.full((9, 9), IGNORE))], 2, 16, 2, seed=0, augmentation=FLIPS)
     assert str(caught.value) == (
         "No pixel is painted in what is to be trained on. Paint some pixels of each class, then start again."
     )

@@ -322,6 +322,38 @@ def test_settings_reach_the_job(viewer: Any, qtbot: Any, monkeypatch: pytest.Mon
     assert Path(job.out).name.endswith("Zellkerne-ü-漢")
 
 
+def test_what_is_left_open_is_open_in_the_job(
+    viewer: Any, qtbot: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = _jobs(monkeypatch)
+    dock = _dock(viewer)
+    assert dock.preset.native.itemText(0) == "automatic"
+    assert dock.more["patch"].value == 256 and not dock.more["patch"].native.isEnabled()
+    _start(qtbot, dock)
+    _wait_for(qtbot, dock, "Trained 40 steps.")
+    (job,) = jobs
+    assert job.network is None and job.start_from is None
+    assert (job.train.patch, job.train.batch, job.train.precision) == (None, None, "auto")
+
+
+def test_a_model_to_start_from_reaches_the_job(
+    viewer: Any, qtbot: Any, monkeypatch: pytest.MonkeyPatch, model: Path, tmp_path: Path
+) -> None:
+    jobs = _jobs(monkeypatch)
+    dock = _dock(viewer)
+    dock.start_from.value = str(tmp_path / "gone.unet")
+    _start(qtbot, dock)
+    _wait_for(
+        qtbot, dock, "gone.unet: does not exist: choose a model to start from, or leave Start from empty."
+    )
+    qtbot.waitUntil(lambda: not dock.panel.running, timeout=TIMEOUT)
+    assert not jobs
+    dock.start_from.value = str(model)
+    _start(qtbot, dock)
+    _wait_for(qtbot, dock, "Trained 40 steps.")
+    assert jobs[0].start_from == str(model)
+
+
 def test_the_file_behind_a_layer_is_used_where_it_equals_it(
     viewer: Any, qtbot: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import keras
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 from keras import layers
 
 from napari_unet.config import UNetConfig
+from napari_unet.data.advice import receptive_field
 from napari_unet.data.tiling import Halo
 from napari_unet.errors import ModelError
 from napari_unet.nn.model import read_weights, write_weights
@@ -23,6 +26,13 @@ CONFIGS = st.builds(
     depth=st.integers(1, 4),
     filters=st.integers(1, 3),
 )
+OPTIONS = {
+    "normalization": ("none", "batch"),
+    "activation": ("relu", "leaky_relu"),
+    "skips": ("concatenate", "add"),
+    "upsampling": ("nearest", "transposed"),
+}
+COMBINATIONS = [dict(zip(OPTIONS, values, strict=True)) for values in product(*OPTIONS.values())]
 LINKED = st.builds(
     UNetConfig, channels=st.integers(1, 4), depth=st.integers(1, 4), architecture=st.just("linked-code")
 )
@@ -142,6 +152,39 @@ def test_weights_are_those_that_the_card_promises(config: UNetConfig) -> None:
     assert list(found) == list(weight_shapes(config))
 
 
+@pytest.mark.parametrize("options", COMBINATIONS)
+def test_weights_of_every_combination_of_options(options: dict[str, str]) -> None:
+    config = UNetConfig(filters=2, depth=2, channels=3, classes=4, **options)
+    network = build_unet(config)
+    found = {name: array.shape for name, array in read_weights(network).items()}
+    assert found == weight_shapes(config)
+    assert list(found) == list(weight_shapes(config))
+    assert halo(network) == Halo(24, 28 if options["upsampling"] == "nearest" else 24)
+    assert network(np.zeros((1, 8, 12, 3), np.float32)).shape == (1, 8, 12, 4)
+
+
+def test_options_change_what_they_name() -> None:
+    def kinds(**options: str) -> set[type]:
+        return {type(layer) for layer in build_unet(UNetConfig(filters=1, depth=1, **options)).layers}
+
+    plain = kinds()
+    assert kinds(normalization="batch") - plain == {layers.BatchNormalization, layers.ReLU}
+    assert kinds(activation="leaky_relu") - plain == {layers.LeakyReLU}
+    assert kinds(skips="add") ^ plain == {layers.Add, layers.Concatenate}
+    assert kinds(upsampling="transposed") ^ plain == {layers.Conv2DTranspose, layers.UpSampling2D}
+
+
+@pytest.mark.parametrize("upsampling", OPTIONS["upsampling"])
+def test_an_up_convolution_keeps_the_size_of_features_at_the_start(upsampling: str) -> None:
+    keras.utils.set_random_seed(0)
+    network = build_unet(UNetConfig(filters=16, depth=2, upsampling=upsampling))
+    names = ("bottom_dropout", "up1_upconv")
+    parts = keras.Model(network.input, [network.get_layer(name).output for name in names])
+    pixels = np.random.default_rng(0).normal(size=(1, 64, 64, 1)).astype(np.float32)
+    before, after = (np.square(np.asarray(features)).mean() for features in parts(pixels))
+    assert 0.7 < after / before < 1.4
+
+
 @pytest.mark.parametrize(("classes", "outputs"), [(2, 1), (3, 3), (5, 5)])
 def test_output_has_the_size_of_the_input(classes: int, outputs: int) -> None:
     network = build_unet(UNetConfig(filters=1, depth=2, channels=2, classes=classes))
@@ -174,3 +217,25 @@ def test_a_layer_of_unknown_reach_is_refused() -> None:
     network = keras.Model(image, layers.GroupNormalization(1, name="norm")(image))
     with pytest.raises(ModelError, match=r"'norm' \(GroupNormalization\) is not known"):
         halo(network)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        UNetConfig(filters=1, depth=1),
+        UNetConfig(filters=1, depth=2),
+        UNetConfig(filters=1, depth=2, upsampling="transposed"),
+        UNetConfig(filters=1, depth=2, architecture="linked-code"),
+    ],
+)
+def test_the_receptive_field_is_what_changes_an_answer(config: UNetConfig) -> None:
+    network, side = build_unet(config), 128
+    for variable in network.trainable_variables:
+        variable.assign(np.full(variable.shape, 0.5, np.float32))  # nothing cancels, and no ReLU is dead
+    pixels = np.ones((side, config.stride, side, 1), np.float32)
+    pixels[np.arange(side), :, np.arange(side)] += 1  # another column in each image
+    answers = np.asarray(network(np.concatenate([np.ones_like(pixels[:1]), pixels])), np.float64)
+    changed = (answers[1:] != answers[0]).any((1, 3))  # (column changed, column of the answer)
+    middle = range(side // 2, side // 2 + config.stride)
+    widths = [np.ptp(np.flatnonzero(changed[:, x])) + 1 for x in middle]
+    assert max(widths) == receptive_field(config)

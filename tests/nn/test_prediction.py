@@ -28,13 +28,14 @@ def random_model(seed: int = 0, **changes: Any) -> UNetModel:
     """A network with random weights and biases, whose answer varies over the image."""
     backend.prepare("float32", seed)
     config = UNetConfig(**{"filters": 2, "depth": 2, **changes})
-    values = [0, *range(3, 3 + config.classes - 1)]
-    classes = tuple(ClassInfo(value=value) for value in values)
+    classes = tuple(ClassInfo(value=value) for value in [0, *range(3, 3 + config.classes - 1)])
     network = build_unet(config)
     rng = np.random.default_rng(seed)
     for variable in network.weights:
         if len(variable.shape) == 1:
-            variable.assign(rng.normal(0, 0.2, variable.shape))
+            positive = variable.name in ("gamma", "moving_variance")
+            values = rng.uniform(0.8, 1.2, variable.shape) if positive else rng.normal(0, 0.2, variable.shape)
+            variable.assign(values)
     return UNetModel(ModelSpec(network=config, classes=classes), network)
 
 
@@ -94,6 +95,32 @@ def test_tiles_equal_the_whole(data: st.DataObject) -> None:
     stack = image(size, "YX", seed=sum(size))
     found = run(model, stack, chunk=chunk)
     np.testing.assert_allclose(found, whole(model, stack)[..., 0], atol=1e-6)
+
+
+_OPTIONS = [
+    random_model(1, **options)
+    for options in (
+        {"normalization": "batch"},
+        {"activation": "leaky_relu", "upsampling": "transposed"},
+        {"normalization": "batch", "activation": "leaky_relu", "skips": "add", "upsampling": "transposed"},
+    )
+]
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    st.sampled_from(range(len(_OPTIONS))),
+    st.tuples(st.integers(1, 90), st.integers(1, 90)),
+    st.tuples(st.integers(1, 8), st.integers(1, 8)),
+)
+def test_tiles_equal_the_whole_with_options(
+    index: int, size: tuple[int, int], blocks: tuple[int, int]
+) -> None:
+    model = _OPTIONS[index]
+    stack = image(size, "YX", seed=sum(size))
+    found = run(model, stack, chunk=(4 * blocks[0], 4 * blocks[1]))
+    np.testing.assert_allclose(found, run(model, stack), atol=1e-6)
+    np.testing.assert_allclose(found, whole(model, stack)[..., 0], atol=1e-5)
 
 
 def test_tiles_equal_the_whole_at_depth_4() -> None:

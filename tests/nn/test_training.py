@@ -24,7 +24,16 @@ from napari_unet.spec import ModelSpec
 
 from .conftest import squares
 
-SHORT = TrainConfig(steps=12, patch=32, batch=2, warmup=2, validation=0.3, checkpoint_seconds=3600)
+SHORT = TrainConfig(
+    steps=12,
+    patch=32,
+    batch=2,
+    warmup=2,
+    validation=0.3,
+    patience=0,
+    precision="float32",
+    checkpoint_seconds=3600,
+)
 
 
 def digest(model: UNetModel) -> str:
@@ -225,7 +234,7 @@ def test_a_step_that_is_not_finite_is_skipped_and_the_rate_halved(
 ) -> None:
     monkeypatch.setattr(Sampler, "batch", poisoned(4, 1))
     monkeypatch.setattr(SegmentationLoss, "call", broken_call)
-    run = Run(dataset, spec, SHORT.replace(flips=False))
+    run = Run(dataset, spec, SHORT)
     assert run.warnings == [
         "Step 5 gave numbers that are not finite: it was skipped, and the learning rate halved."
     ]
@@ -280,8 +289,10 @@ def dead_from_the_start(seeds_alive: set[int]) -> Callable[..., Any]:
     """Make a learner whose weights are all zero, save with some seeds."""
     start = learner.Learner.__init__
 
-    def init(self: learner.Learner, network: UNetConfig, config: TrainConfig, seed: int) -> None:
-        start(self, network, config, seed)
+    def init(
+        self: learner.Learner, network: UNetConfig, config: TrainConfig, seed: int, precision: str
+    ) -> None:
+        start(self, network, config, seed, precision)
         if seed not in seeds_alive:
             for variable in self.network.trainable_variables:
                 variable.assign(np.zeros(variable.shape))
@@ -292,7 +303,7 @@ def dead_from_the_start(seeds_alive: set[int]) -> Callable[..., Any]:
 def test_a_dead_network_begins_anew_once(
     dataset: Dataset, spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    other = progress.Progress(0, 12).restarted().seed
+    other = progress.Progress(0, 12, 32, 2).restarted().seed
     monkeypatch.setattr(learner.Learner, "__init__", dead_from_the_start({other}))
     run = Run(dataset, spec, SHORT)
     assert run.warnings == [

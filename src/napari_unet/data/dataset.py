@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from napari_unet.data.axes import Stack
 from napari_unet.data.labels import (
     IGNORE,
+    MAX_CLASSES,
     ClassMap,
     Unpainted,
     as_integers,
@@ -20,8 +21,11 @@ from napari_unet.data.labels import (
     fit_class_map,
 )
 from napari_unet.data.normalize import Range, Survey, survey
+from napari_unet.data.objects import learn_objects
+from napari_unet.data.target_kind import propose_target
 from napari_unet.errors import DataError
 from napari_unet.events import Stop, never_stop
+from napari_unet.spec import OBJECT_CLASSES, TargetKind
 
 __all__ = ["Dataset", "Example", "NotFinite", "prepare"]
 
@@ -47,6 +51,8 @@ class Example:
     weight : ndarray of float16, shape (Y, X), optional
         How much each pixel counts in the cross-entropy (`napari_unet.data.weights`); all the same
         without it.
+    ids : ndarray of int32, shape (Y, X), optional
+        Where objects are learned: the object 1, 2, ... of each pixel, 0 for none.
     """
 
     image: NDArray[np.float32]
@@ -54,6 +60,7 @@ class Example:
     group: int
     index: int
     weight: NDArray[np.float16] | None = None
+    ids: NDArray[np.int32] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +79,11 @@ class Dataset:
         Pixels with a label other than 0.
     warnings : tuple of str
         Plain sentences that the user should read.
+    target : {"classes", "objects"}
+        What each painted value was taken for. The classes of objects are background, inside
+        and border (`napari_unet.data.objects`).
+    notes : tuple of str
+        Plain sentences that say what was chosen, and why.
     """
 
     examples: tuple[Example, ...]
@@ -79,6 +91,8 @@ class Dataset:
     range: Range
     painted: int
     warnings: tuple[str, ...] = ()
+    target: TargetKind = "classes"
+    notes: tuple[str, ...] = ()
 
 
 def prepare(
@@ -87,6 +101,7 @@ def prepare(
     *,
     unpainted: Unpainted,
     background_value: int | None = None,
+    target: Literal["auto", "classes", "objects"] = "classes",
     not_finite: NotFinite = "refuse",
     lower: float = 1.0,
     upper: float = 99.8,
@@ -107,6 +122,9 @@ def prepare(
         What 0 means in the labels.
     background_value : int, optional
         With ``unpainted="ignore"``: the painted value that means background.
+    target : {"auto", "classes", "objects"}
+        What each painted value stands for: a class of pixels, or one object. ``"auto"`` looks at the
+        labels (`napari_unet.data.target_kind.propose_target`).
     not_finite : {"refuse", "ignore"}
         Whether an image with NaN or infinite pixels is refused, or those pixels become 0 and are
         not trained on.
@@ -129,8 +147,7 @@ def prepare(
     paint = [_find_paint(stack, unpainted, stop) for stack in labels]
     if stop():
         return _stopped(images[0].shape[3], unpainted)
-    found = (values for p in paint for values in p.values)
-    class_map = fit_class_map(found, unpainted, background_value, _common_name(labels))
+    meaning = _find_meaning(labels, paint, unpainted, background_value, target)
     looks = [survey(image, lower, upper, stop) for image in images]
     if stop():
         return _stopped(images[0].shape[3], unpainted)
@@ -138,19 +155,27 @@ def prepare(
     warnings += [
         text for look, image in zip(looks, images, strict=True) for text in _judge(look, image, not_finite)
     ]
-    warnings += _doubts(class_map, paint)
+    warnings += _doubts(meaning, paint)
     examples: list[Example] = []
     for group, (image, stack, look) in enumerate(zip(images, labels, looks, strict=True)):
         for index in paint[group].slices:
             if stop():
                 return _stopped(images[0].shape[3], unpainted)
-            examples.append(_load(image, stack, look, class_map, group, index))
+            examples.append(_load(image, stack, look, meaning, group, index))
     if not any((example.target != IGNORE).any() for example in examples):
         raise DataError(
             f"Every painted pixel of labels {_common_name(labels)!r} lies on a NaN or infinite pixel, so nothing can be trained on. "
             "Paint on pixels that have a value, or repair the image."
         )
-    return Dataset(tuple(examples), class_map, _usual(looks), sum(p.painted for p in paint), tuple(warnings))
+    return Dataset(
+        tuple(examples),
+        meaning.class_map,
+        _usual(looks),
+        sum(p.painted for p in paint),
+        tuple(warnings),
+        meaning.target,
+        meaning.notes,
+    )
 
 
 @dataclass
@@ -169,6 +194,53 @@ class _Paint:
         return [
             f"{self.left_out} of the {labels.shape[0]} slices of labels {labels.name!r} have no paint, so they are not trained on."
         ]
+
+
+@dataclass(frozen=True)
+class _Meaning:
+    """What painted values stand for, and how a slice of them is learned."""
+
+    target: TargetKind
+    class_map: ClassMap
+    objects: int = 0  # different values, where objects are learned
+    notes: tuple[str, ...] = ()
+
+    def encode(self, painted: NDArray[Any]) -> tuple[NDArray[np.uint8], NDArray[np.int32] | None]:
+        """Class indices of a slice, and objects where these are learned."""
+        if self.target == "classes":
+            return self.class_map.encode(painted), None
+        background = self.class_map.background_value or 0
+        objects = np.where(painted == background, 0, painted)
+        target, ids = learn_objects(objects, pieces=self.objects == 1)
+        if self.class_map.unpainted == "ignore":
+            target[painted == 0] = IGNORE
+        return target, ids
+
+
+def _find_meaning(
+    labels: Sequence[Stack],
+    paint: Sequence[_Paint],
+    unpainted: Unpainted,
+    background_value: int | None,
+    target: Literal["auto", "classes", "objects"],
+) -> _Meaning:
+    """Tell classes or objects from what was painted, and refuse what can be neither."""
+    notes: tuple[str, ...] = ()
+    if target == "auto":
+        painted = (
+            as_integers(stack.read(n)[..., 0], stack.name)
+            for stack, p in zip(labels, paint, strict=True)
+            for n in p.slices
+        )
+        target, reason = propose_target(painted, background_value)
+        notes = (reason,)
+    found = (values for p in paint for values in p.values)
+    most = MAX_CLASSES if target == "classes" else None
+    class_map = fit_class_map(found, unpainted, background_value, _common_name(labels), most)
+    if target == "classes":
+        return _Meaning(target, class_map, notes=notes)
+    indices = tuple(range(len(OBJECT_CLASSES)))
+    return _Meaning(target, ClassMap(indices, unpainted, background_value), len(class_map.values) - 1, notes)
 
 
 def _check_pairs(images: Sequence[Stack], labels: Sequence[Stack]) -> None:
@@ -228,13 +300,16 @@ def _judge(look: Survey, image: Stack, not_finite: NotFinite) -> list[str]:
     return warnings
 
 
-def _doubts(class_map: ClassMap, paint: Sequence[_Paint]) -> list[str]:
+def _doubts(meaning: _Meaning, paint: Sequence[_Paint]) -> list[str]:
     """Say what is allowed but seldom meant."""
+    class_map = meaning.class_map
+    if meaning.target == "objects":
+        return [_ONE_VALUE] if meaning.objects == 1 else []
     warnings = []
     if len(class_map.values) > _MANY_CLASSES:
         warnings.append(
-            f"The labels hold {len(class_map.values)} classes. If each value is one object, "
-            "give all objects of a kind the same value (labels > 0 becomes 1)."
+            f"The labels hold {len(class_map.values)} classes. If each value is one object, train on objects; "
+            "or give all objects of a kind the same value (labels > 0 becomes 1)."
         )
     if class_map.unpainted == "background" and not any(0 in values for p in paint for values in p.values):
         warnings.append(
@@ -244,12 +319,18 @@ def _doubts(class_map: ClassMap, paint: Sequence[_Paint]) -> list[str]:
     return warnings
 
 
-def _load(image: Stack, labels: Stack, look: Survey, class_map: ClassMap, group: int, index: int) -> Example:
+_ONE_VALUE = (
+    "All objects are painted with one value, so each connected region is taken for one object, and touching ones "
+    "for one together. To tell them apart, paint each with a value of its own."
+)
+
+
+def _load(image: Stack, labels: Stack, look: Survey, meaning: _Meaning, group: int, index: int) -> Example:
     pixels = image.read(index)
-    target = class_map.encode(as_integers(labels.read(index)[..., 0], labels.name))
+    target, ids = meaning.encode(as_integers(labels.read(index)[..., 0], labels.name))
     if look.not_finite:
         target[~np.isfinite(pixels).all(axis=-1)] = IGNORE
-    return Example(look.range.apply(pixels), target, group, index)
+    return Example(look.range.apply(pixels), target, group, index, ids=ids)
 
 
 def _usual(looks: Sequence[Survey]) -> Range:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from napari_unet.data.dataset import Dataset, Example
 from napari_unet.data.labels import IGNORE
+from napari_unet.data.objects import BORDER, INSIDE
 
 __all__ = ["GAP", "MIN_CLASS_PIXELS", "MIN_IMAGES", "MIN_SLICES", "MIN_VALIDATION_PIXELS", "Split", "split"]
 
@@ -80,7 +81,7 @@ def split(dataset: Dataset, fraction: float, seed: int = 0) -> Split:
     groups: dict[int, list[Example]] = {}
     for example in dataset.examples:
         groups.setdefault(example.group, []).append(example)
-    counts = {(e.group, e.index): _count(e.target) for e in dataset.examples}
+    counts = {(e.group, e.index): _count(e) for e in dataset.examples}
     present = _total(counts.values()) > 0
     attempts: Iterator[Split] = iter(())
     if len(groups) >= MIN_IMAGES:
@@ -92,8 +93,8 @@ def split(dataset: Dataset, fraction: float, seed: int = 0) -> Split:
         if _measurable(_total(counts[e.group, e.index] for e in attempt.train), held, present):
             return _cut(attempt)
     attempt = _band_split(groups, fraction)
-    held = _total(_count(e.target) for e in attempt.validation)
-    if _measurable(_total(_count(e.target) for e in attempt.train), held, present):
+    held = _total(_count(e) for e in attempt.validation)
+    if _measurable(_total(_count(e) for e in attempt.train), held, present):
         return _cut(attempt)
     return Split(
         dataset.examples,
@@ -103,9 +104,16 @@ def split(dataset: Dataset, fraction: float, seed: int = 0) -> Split:
     )
 
 
-def _count(target: NDArray[np.uint8]) -> NDArray[np.int64]:
+def _count(example: Example) -> NDArray[np.int64]:
     """Count the pixels of each class, without `IGNORE`."""
-    return np.bincount(target.ravel(), minlength=256)[:IGNORE]
+    return np.bincount(_parted(example).ravel(), minlength=256)[:IGNORE]
+
+
+def _parted(example: Example) -> NDArray[np.uint8]:
+    """Class indices in which both sides must agree: few objects may touch, so borders count as inside."""
+    if example.ids is None:
+        return example.target
+    return np.where(example.target == BORDER, np.uint8(INSIDE), example.target)
 
 
 def _total(counts: Iterable[NDArray[np.int64]]) -> NDArray[np.int64]:
@@ -189,7 +197,7 @@ def _band(group: Sequence[Example], axis: int, at_end: bool, fraction: float) ->
 
     `share` is the smallest part of a class that either side keeps; 0 if a side misses one.
     """
-    lines = np.sum([_count_lines(example.target, axis) for example in group], axis=0)
+    lines = np.sum([_count_lines(_parted(example), axis) for example in group], axis=0)
     size = len(lines)
     lines = lines if at_end else lines[::-1]
     paint = lines.sum(axis=1)
@@ -227,5 +235,7 @@ def _cut(whole: Split) -> Split:
             slice(max(0, int(at.min()) - _CONTEXT), int(at.max()) + 1 + _CONTEXT)
             for at in (np.flatnonzero(known.any(axis=1)), np.flatnonzero(known.any(axis=0)))
         )
-        cut.append(replace(example, image=example.image[rows, columns], target=example.target[rows, columns]))
+        ids = None if example.ids is None else example.ids[rows, columns]
+        image, target = example.image[rows, columns], example.target[rows, columns]
+        cut.append(replace(example, image=image, target=target, ids=ids))
     return replace(whole, validation=tuple(cut))

@@ -194,6 +194,7 @@ def fit_class_map(
     unpainted: Unpainted,
     background_value: int | None = None,
     name: str = "labels",
+    most: int | None = MAX_CLASSES,
 ) -> ClassMap:
     """Find the classes that were painted.
 
@@ -207,6 +208,8 @@ def fit_class_map(
         With ``unpainted="ignore"``: the painted value that means background.
     name : str
         What the user knows the labels by.
+    most : int, optional
+        Classes allowed, background counted in; None for any number (values that are objects).
 
     Returns
     -------
@@ -216,7 +219,7 @@ def fit_class_map(
     Raises
     ------
     DataError
-        If nothing or only one class is painted, if there are more than 254 classes, or if the
+        If nothing or only one class is painted, if there are more classes than allowed, or if the
         background value is not among the painted ones.
     """
     found: set[int] = set()
@@ -227,11 +230,11 @@ def fit_class_map(
         raise DataError(
             f"Labels {name!r} have no painted pixels. Paint some pixels of each class, then start again."
         )
-    if len(values) + (unpainted == "background") > MAX_CLASSES:
+    if most is not None and len(values) + (unpainted == "background") > most:
         raise DataError(
-            f"Labels {name!r} hold {len(values)} different values, but a network learns at most {MAX_CLASSES} classes, "
-            "background counted in. This looks like one value for each object: "
-            "give all objects of a kind the same value (labels > 0 becomes 1)."
+            f"Labels {name!r} hold {len(values)} different values, but a network learns at most {most} classes, "
+            "background counted in. This looks like one value for each object: train on objects, "
+            "or give all objects of a kind the same value (labels > 0 becomes 1)."
         )
     if unpainted == "background":
         if len(values) == 1 and 0 not in found:

@@ -4,31 +4,43 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_unet.data.augment import coordinates, flip_and_turn, sample, vary_intensity
+from napari_unet.config import Augmentation
+from napari_unet.data.augment import (
+    Variation,
+    coordinates,
+    draw_variation,
+    flip_and_turn,
+    mirrored,
+    read_patch,
+    relight,
+)
 from napari_unet.data.dataset import Example
 from napari_unet.data.labels import IGNORE
 from napari_unet.errors import DataError
 
-__all__ = ["Batch", "Sampler"]
+__all__ = ["Batch", "Patch", "Sampler", "cut_patch"]
 
 Batch = tuple[NDArray[np.float32], NDArray[np.uint8], NDArray[np.float32]]
 """Images (B, P, P, C), targets (B, P, P) and weights (B, P, P)."""
 
+Patch = tuple[NDArray[np.float32], NDArray[np.uint8], NDArray[np.float32]]
+"""Image (P, P, C), target (P, P) and weights (P, P)."""
+
 _BLOCK = 32
+_SOUGHT = 64  # points a side among which the place of the painted pixel in a bent patch is looked for
 
 
 class Sampler:
     """Draws batches of training patches, each from its number alone.
 
-    Batch n comes from ``default_rng([seed, n])``: there is no state to save, batches may be
+    Patch i of batch n comes from ``default_rng([seed, n, i])``: there is no state to save, batches may be
     drawn in any order and by several threads at once. Every other patch shows a class drawn uniformly, so
     that rare classes are seen; the rest show any painted pixel. That pixel lies in the middle half
-    of the patch, save where the image ends, and every patch holds a painted pixel.
+    of the patch, save where the image ends, and it stays in the patch however that is varied.
 
     Parameters
     ----------
@@ -37,15 +49,13 @@ class Sampler:
     classes : int
         Classes, background counted in. Those without a pixel are never drawn.
     patch : int
-        Side of a patch, in pixels. Smaller images are reflected, without labels, up to it.
+        Side of a patch, in pixels.
     batch : int
         Patches in a batch.
     seed : int
-        The same seed gives the same batches.
-    flips : bool
-        Whether patches are flipped and turned.
-    deform, intensity : float
-        Strength of deformation and of varied brightness (`napari_unet.data.augment`); 0 for none.
+        The same seed gives the same batches, and the same places whatever the augmentation.
+    augmentation : Augmentation
+        How patches are varied.
 
     Raises
     ------
@@ -60,17 +70,13 @@ class Sampler:
         patch: int,
         batch: int,
         seed: int,
-        flips: bool,
-        deform: float = 0.0,
-        intensity: float = 0.0,
+        augmentation: Augmentation,
     ) -> None:
         self.examples = tuple(examples)
         self.patch = patch
         self.batch_size = batch
         self.seed = seed
-        self.flips = flips
-        self.deform = deform
-        self.intensity = intensity
+        self.augmentation = augmentation
         self._places = _paint_places(self.examples)
         self._ends = np.cumsum(self._places["count"])
         if not len(self._ends):
@@ -98,37 +104,44 @@ class Sampler:
         weights : ndarray of float32, shape (B, P, P)
             How much each pixel counts.
         """
-        rng = np.random.default_rng([self.seed, n])
         side, channels = self.patch, self.examples[0].image.shape[2]
         images = np.empty((self.batch_size, side, side, channels), np.float32)
         targets = np.empty((self.batch_size, side, side), np.uint8)
         weights = np.empty((self.batch_size, side, side), np.float32)
         for i in range(self.batch_size):
-            low, high = 0, int(self._ends[-1])
-            if (n * self.batch_size + i) % 2 == 0:
-                low, high = self._of_class[int(rng.integers(len(self._of_class)))]
-            example, y, x = self._pixel(int(rng.integers(low, high)))
-            images[i], targets[i], weights[i] = self._varied(*self._cut(example, y, x, rng), rng)
+            rng = np.random.default_rng([self.seed, n, i])
+            example, at, start = self.place(rng, even=(n * self.batch_size + i) % 2 == 0)
+            variation = draw_variation(self.augmentation, side, rng)
+            images[i], targets[i], weights[i] = cut_patch(example, at, start, side, variation, rng)
         return images, targets, weights
 
-    def _varied(
-        self,
-        image: NDArray[np.float32],
-        target: NDArray[np.uint8],
-        weight: NDArray[Any],
-        rng: np.random.Generator,
-    ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-        """Vary a patch; its paint is kept even if a deformation would move all of it out."""
-        if self.deform:
-            where = coordinates(self.patch, self.deform, rng)
-            moved = sample(target, where, nearest=True)
-            if (moved != IGNORE).any():
-                image, target = sample(image, where), moved
-                weight = sample(weight, where, nearest=True)
-        if self.intensity:
-            image = vary_intensity(image, self.intensity, rng)
-        way = int(rng.integers(8)) if self.flips else 0
-        return flip_and_turn(image, way), flip_and_turn(target, way), flip_and_turn(weight, way)
+    def place(
+        self, rng: np.random.Generator, *, even: bool
+    ) -> tuple[Example, tuple[int, int], tuple[int, int]]:
+        """Draw where a patch lies.
+
+        Parameters
+        ----------
+        rng : numpy.random.Generator
+            Draws.
+        even : bool
+            Whether each class is shown as often as any other; otherwise each painted pixel is.
+
+        Returns
+        -------
+        example : Example
+            The slice it lies in.
+        at : tuple of int
+            Row and column of a painted pixel that it shows.
+        start : tuple of int
+            Row and column of its first pixel; beyond the rim where the image is smaller than the patch.
+        """
+        low, high = 0, int(self._ends[-1])
+        if even:
+            low, high = self._of_class[int(rng.integers(len(self._of_class)))]
+        example, y, x = self._pixel(int(rng.integers(low, high)))
+        height, width = example.target.shape
+        return example, (y, x), (_start(y, height, self.patch, rng), _start(x, width, self.patch, rng))
 
     def _pixel(self, number: int) -> tuple[Example, int, int]:
         """Find painted pixel `number`, counted by class, then image, then block."""
@@ -140,23 +153,78 @@ class Sampler:
         at = number - int(self._ends[entry]) + count
         return example, top + int(ys[at]), left + int(xs[at])
 
-    def _cut(
-        self, example: Example, y: int, x: int, rng: np.random.Generator
-    ) -> tuple[NDArray[np.float32], NDArray[np.uint8], NDArray[Any]]:
-        """Cut the patch around a pixel, padded where the image is smaller."""
-        rows, above = _window(y, example.target.shape[0], self.patch, rng)
-        columns, left = _window(x, example.target.shape[1], self.patch, rng)
-        image, target = example.image[rows, columns], example.target[rows, columns]
-        weight: NDArray[Any] = (
-            np.ones(target.shape) if example.weight is None else example.weight[rows, columns]
-        )
-        if target.shape != (self.patch, self.patch):
-            below, right = self.patch - above - target.shape[0], self.patch - left - target.shape[1]
-            # reflect, not zero: a dark rim looks like background to the network
-            image = np.pad(image, ((above, below), (left, right), (0, 0)), mode="reflect")
-            target = np.pad(target, ((above, below), (left, right)), constant_values=IGNORE)
-            weight = np.pad(weight, ((above, below), (left, right)))
-        return image, target, weight
+
+def cut_patch(
+    example: Example,
+    at: tuple[int, int],
+    start: tuple[int, int],
+    side: int,
+    variation: Variation,
+    rng: np.random.Generator,
+) -> Patch:
+    """Cut a patch out of an example and vary it.
+
+    A patch that is turned or bent shows what really lies around it, as far as the image goes; beyond that
+    the image is mirrored, without labels, as it is around an image smaller than the patch.
+
+    Parameters
+    ----------
+    example : Example
+        The slice to cut from.
+    at : tuple of int
+        Row and column of a pixel that the patch has to show.
+    start : tuple of int
+        Row and column of the first pixel of the patch if it were not varied; `at` lies in that patch.
+    side : int
+        Side P of the patch, in pixels.
+    variation : Variation
+        What is done to it, from `napari_unet.data.augment.draw_variation`.
+    rng : numpy.random.Generator
+        Draws noise.
+
+    Returns
+    -------
+    image : ndarray of float32, shape (P, P, C)
+    target : ndarray of uint8, shape (P, P)
+    weight : ndarray of float32, shape (P, P)
+    """
+    if variation.grid is None:
+        image, target, weight = _cut(example, start, side)
+    else:
+        bent = coordinates(variation.grid, side)
+        # The pixel goes to where it would be if the patch were bent around its middle, or as near as it gets.
+        wanted = np.subtract(at, start) - (side - 1) / 2
+        step = max(1, side // _SOUGHT)
+        apart = bent[:, ::step, ::step] - wanted[:, np.newaxis, np.newaxis]
+        row, column = np.unravel_index(int(np.square(apart).sum(axis=0).argmin()), apart.shape[1:])
+        shift = np.asarray(at) - bent[:, row * step, column * step]
+        where = bent + shift[:, np.newaxis, np.newaxis].astype(np.float32)
+        image, target, weight = read_patch(example.image, example.target, example.weight, where)
+    image = relight(image, variation, rng)
+    way = variation.way
+    return flip_and_turn(image, way), flip_and_turn(target, way), flip_and_turn(weight, way)
+
+
+def _cut(example: Example, start: tuple[int, int], side: int) -> Patch:
+    """Cut a patch as it is, mirrored without labels where it reaches beyond the image."""
+    places = [first + np.arange(side) for first in start]
+    sizes = example.target.shape
+    # mirrored, not zero: a dark rim looks like background to the network
+    box = np.ix_(*(mirrored(place, size) for place, size in zip(places, sizes, strict=True)))
+    image, target = example.image[box], example.target[box]
+    weight = np.ones((side, side)) if example.weight is None else example.weight[box]
+    rows, columns = ((place < 0) | (place >= size) for place, size in zip(places, sizes, strict=True))
+    beyond = rows[:, np.newaxis] | columns
+    target[beyond], weight[beyond] = IGNORE, 0
+    return image, target, weight.astype(np.float32)
+
+
+def _start(at: int, size: int, patch: int, rng: np.random.Generator) -> int:
+    """Choose where a patch begins along one axis; before 0 if the image is smaller."""
+    if size < patch:
+        return -int(rng.integers(patch - size + 1))
+    start = at - int(rng.integers(patch // 4, patch - patch // 4))
+    return min(max(start, 0), size - patch)
 
 
 _PLACE = np.dtype(
@@ -186,12 +254,3 @@ def _paint_places(examples: Sequence[Example]) -> NDArray[np.void]:
             parts.append(part)
     places = np.concatenate(parts)
     return places[np.argsort(places["kind"], kind="stable")]
-
-
-def _window(at: int, size: int, patch: int, rng: np.random.Generator) -> tuple[slice, int]:
-    """Choose where a patch lies along one axis: the part of the image, and the padding before it."""
-    if size < patch:
-        return slice(0, size), int(rng.integers(patch - size + 1))
-    start = at - int(rng.integers(patch // 4, patch - patch // 4))
-    start = min(max(start, 0), size - patch)
-    return slice(start, start + patch), 0

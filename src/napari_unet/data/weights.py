@@ -4,7 +4,8 @@ The weight map of Ronneberger, Fischer and Brox, "U-Net", MICCAI 2015, section 3
 ``w(x) = w_c(x) + w0 exp(-(d1(x) + d2(x))² / (2 sigma²))`` with the distances to the nearest
 and the second nearest object. There, a gap is background between two cells; here, it is a
 pixel of any class between two regions of other classes, because a membrane may have been
-painted as a class or left as background.
+painted as a class or left as background. Where each object has an id of its own the distances are
+those to the objects themselves, so that pixels on both sides of a line where two touch count too.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ from scipy import ndimage
 from napari_unet.data.dataset import Example
 from napari_unet.data.holdout import Split
 from napari_unet.data.labels import IGNORE
+from napari_unet.data.objects import object_distances
 
-__all__ = ["border_weights", "class_weights", "weigh", "weigh_split"]
+__all__ = ["border_weights", "class_weights", "object_weights", "weigh", "weigh_split"]
 
 _REACH = 3  # in sigmas: beyond it the weight is below 1 % of w0
 
@@ -68,7 +70,9 @@ def weigh(
     weighed = []
     for example in examples:
         weight = table[example.target]
-        if border:
+        if border and example.ids is not None:
+            weight += object_weights(example.ids, border, sigma) * (example.target != IGNORE)
+        elif border:
             weight += border_weights(example.target, border, sigma)
         weighed.append(replace(example, weight=weight.astype(np.float16)))
     return tuple(weighed)
@@ -129,8 +133,34 @@ def border_weights(target: NDArray[np.uint8], w0: float = 10.0, sigma: float = 5
             d1, d2 = nearest[window], second[window]
             np.minimum(d2, np.maximum(d1, distance), out=d2)
             np.minimum(d1, distance, out=d1)
-    both = nearest + second
-    both[(both > reach) | (target == IGNORE)] = np.inf
+    return _by_distance(np.where(target == IGNORE, np.inf, nearest + second), reach, w0, sigma)
+
+
+def object_weights(ids: NDArray[np.int32], w0: float = 10.0, sigma: float = 5.0) -> NDArray[np.float32]:
+    """Weigh pixels where two objects are close.
+
+    Parameters
+    ----------
+    ids : ndarray of int32, shape (Y, X)
+        Objects 1, 2, ...; 0 between them.
+    w0 : float
+        Weight of a gap of no width.
+    sigma : float
+        Standard deviation, in pixels, of the sum of the distances to the two nearest objects (that to
+        the own object is 0).
+
+    Returns
+    -------
+    ndarray of float32, shape (Y, X)
+        ``w0 exp(-(d1 + d2)² / (2 sigma²))``; 0 where the sum exceeds three sigmas.
+    """
+    reach = int(np.ceil(_REACH * sigma))
+    nearest, second = object_distances(ids, reach)
+    return _by_distance(nearest + second, reach, w0, sigma)
+
+
+def _by_distance(both: NDArray[np.float32], reach: int, w0: float, sigma: float) -> NDArray[np.float32]:
+    both = np.where(both > reach, np.inf, both)
     return np.asarray(w0 * np.exp(-(both**2) / (2 * sigma**2)), np.float32)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 
-from napari_unet.spec import ModelSpec, weight_shapes
+from napari_unet.spec import ModelSpec, ObjectDecoding, weight_shapes
 
 __all__ = ["model_card"]
 
@@ -41,6 +41,12 @@ def model_card(spec: ModelSpec, file_name: str) -> str:
 
 def _summary(spec: ModelSpec) -> str:
     names = [_text(info.name) or f"value {info.value}" for info in spec.classes]
+    if spec.objects:
+        return (
+            f"# {_text(spec.name)}\n\n"
+            f"A U-Net that finds objects in {_image_kind(spec)} and tells apart those that touch. "
+            "It was trained with napari-unet, from objects painted by hand or taken from files, each with a value of its own."
+        )
     return (
         f"# {_text(spec.name)}\n\n"
         f"A U-Net that gives each pixel of {_image_kind(spec)} one of {len(names)} classes: {_listed(names)}. "
@@ -49,6 +55,8 @@ def _summary(spec: ModelSpec) -> str:
 
 
 def _classes(spec: ModelSpec) -> str:
+    if spec.objects:
+        return _objects(spec.objects)
     rows = [
         f"| {info.value} | {_text(info.name) or '-'} | {info.color or '-'} |"
         for info in sorted(spec.classes, key=lambda info: info.value)
@@ -65,6 +73,18 @@ def _classes(spec: ModelSpec) -> str:
             f"where its probability is at least {spec.threshold:.3g}."
         )
     return "\n\n".join(text)
+
+
+def _objects(how: ObjectDecoding) -> str:
+    return (
+        "## Objects\n\n"
+        "The network says of each pixel how likely it is background, inside of an object, or border between objects that "
+        "touch. Connected pixels whose probability of inside is at least "
+        f"{how.seed_threshold:.3g} start an object each; these grow, by a watershed, over all pixels whose probability of not "
+        f"being background is at least {how.foreground_threshold:.3g}. "
+        + (f"Objects of fewer than {how.min_size} pixels are left out. " if how.min_size else "")
+        + "The result holds the number of each pixel's object, 1, 2, ..., and 0 for background."
+    )
 
 
 def _images(spec: ModelSpec) -> str:
@@ -99,7 +119,9 @@ def _training(spec: ModelSpec) -> str:
     score = (
         "not measured, because nothing was held out from training"
         if record.score is None
-        else f"mean Dice {record.score:.3f} on a part of the painted region that was held out from training"
+        else f"mean Dice {record.score:.3f}"
+        + ("" if record.ap50 is None else f", and average precision of objects {record.ap50:.3f} at IoU 0.5,")
+        + " on a part of the painted region that was held out from training"
     )
     if not record.steps:
         return "## Training\n\nHow it was trained is not recorded."
@@ -131,12 +153,24 @@ def _network(spec: ModelSpec) -> str:
         else "The U-Net of the program that the article links to"
     )
     return (
-        f"## Network\n\n{kind}: depth {network.depth}, {network.filters} filters in the first module, "
+        f"## Network\n\n{kind}{_options(network)}: depth {network.depth}, {network.filters} filters in the first module, "
         f"{network.channels} {'channel' if network.channels == 1 else 'channels'} in, "
         f"{network.logits} {'map' if network.logits == 1 else 'maps'} out, {count:,} parameters.\n\n"
         "This file is a ZIP: `model.json` is this card for programs, `weights.safetensors` holds the parameters "
         "(float32, one array a layer) for any safetensors reader. Opening it runs no code from it."
     )
+
+
+def _options(network: UNetConfig) -> str:
+    """Say in which options a network differs from the published one."""
+    words = {
+        "batch normalisation": network.normalization == "batch",
+        "leaky ReLU": network.activation == "leaky_relu",
+        "added skips": network.skips == "add",
+        "transposed up-convolutions": network.upsampling == "transposed",
+    }
+    chosen = [word for word, there in words.items() if there]
+    return f", with {_listed(chosen)}" if chosen else ""
 
 
 def _usage(spec: ModelSpec, file_name: str) -> str:

@@ -315,10 +315,22 @@ class RunFolder:
         if there == here:
             return True
         changed = _differences(there, here)
+        if _without_length(there) == _without_length(here):
+            raise FileError(
+                self.path,
+                f"holds a run of another length: {changed}. The learning rate of a run falls until its end, so it cannot be made "
+                "longer or shorter: start a new run in another folder that starts from this one.",
+            )
         raise FileError(
             self.path,
             f"holds another run, which differs in {changed}. Choose another folder, or start it with the settings of its job.yaml to go on with it.",
         )
+
+
+def _without_length(job: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out of a job how long it trains."""
+    train = {key: value for key, value in job.get("train", {}).items() if key not in ("minutes", "steps")}
+    return {**job, "train": train}
 
 
 def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:

@@ -30,6 +30,8 @@ class Background(QObject):
         What the function returned.
     said : Signal(str)
         A sentence the function passed to its `say`.
+    warned : Signal(str)
+        One that it passed with ``warning=True``.
     failed : Signal(str, str)
         One sentence and, for errors that are not ours, the traceback.
     stopped : Signal()
@@ -38,6 +40,7 @@ class Background(QObject):
 
     done = Signal(object)
     said = Signal(str)
+    warned = Signal(str)
     failed = Signal(str, str)
     stopped = Signal()
 
@@ -46,7 +49,7 @@ class Background(QObject):
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def start(self, work: Callable[[Callable[[str], None], Callable[[], bool]], Any]) -> None:
+    def start(self, work: Callable[..., Any]) -> None:
         """Call ``work(say, stop)`` in a thread; `stop()` is True once somebody wants it to end."""
         self._stop = threading.Event()
         self._thread = threading.Thread(
@@ -60,7 +63,7 @@ class Background(QObject):
 
     def _run(self, work: Callable[..., Any], stop: threading.Event) -> None:
         try:
-            result = work(lambda text: self._emit(self.said, text), stop.is_set)
+            result = work(self._tell, stop.is_set)
         except Stopped:
             self._emit(self.stopped)
         except NapariUNetError as error:
@@ -71,6 +74,9 @@ class Background(QObject):
         else:
             # Stop may come too late for the work to notice; what the user pressed still holds.
             self._emit(self.stopped) if stop.is_set() else self._emit(self.done, result)
+
+    def _tell(self, sentence: str, *, warning: bool = False) -> None:
+        self._emit(self.warned if warning else self.said, sentence)
 
     @staticmethod
     def _emit(signal: Any, *values: Any) -> None:

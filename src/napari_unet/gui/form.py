@@ -61,7 +61,9 @@ def field_widget(cls: type[Settings], name: str) -> Any:
         options.update(min=bounds.get("ge", -(2**31)), max=bounds.get("le", 2**31 - 1))
     if kind is float:
         options["step"] = 10.0 ** -_decimals(field, default)
-    if default is None:
+    if default is None and field.examples:
+        default = field.examples[0]
+    elif default is None:
         default = Undefined if kind not in (int, float) else _middle(options["min"], options["max"])
     widget: Any = create_widget(
         default, annotation=kind, name=name, label=_title(field, name), options=options

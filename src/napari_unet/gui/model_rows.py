@@ -21,7 +21,7 @@ _REMEMBERED = 20
 
 
 def card_sentence(card: ModelSpec) -> str:
-    """Say what a model is: classes, channels, pixel size, quality.
+    """Say what a model is: classes or objects, channels, pixel size, quality.
 
     Parameters
     ----------
@@ -44,7 +44,10 @@ def card_sentence(card: ModelSpec) -> str:
         )
     score = card.training.score
     quality = "quality not measured" if score is None else f"mean Dice {score:.2f} on held-out paint"
-    return f"{count(len(names), 'class')}: {shown}. {channels}, {size}. {count(card.network.filters, 'filter')}; {quality}."
+    if card.training.ap50 is not None:
+        quality = f"AP {card.training.ap50:.2f} at IoU 0.5 on held-out paint"
+    what = "Objects" if card.target == "objects" else f"{count(len(names), 'class')}: {shown}"
+    return f"{what}. {channels}, {size}. {count(card.network.filters, 'filter')}; {quality}."
 
 
 class ModelRows:

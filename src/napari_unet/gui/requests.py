@@ -10,12 +10,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from napari_unet.config import PredictConfig, TrainConfig, UNetConfig
-from napari_unet.data.labels import ClassMap, as_integers, fit_class_map
+from napari_unet.data.augment_picture import augmentation_picture
+from napari_unet.data.axes import Stack
+from napari_unet.data.dataset import prepare
+from napari_unet.data.labels import MAX_CLASSES, as_integers, fit_class_map
+from napari_unet.data.lint import LabelCheck, lint
+from napari_unet.data.target_kind import propose_target
+from napari_unet.errors import FileError
 from napari_unet.files.run import RunFolder
 from napari_unet.gui.layers import Window
 from napari_unet.gui.snapshot import Snapshot, make_folder, save_image, with_file_pixel_size
@@ -24,7 +31,15 @@ from napari_unet.spec import ClassInfo
 
 __all__ = ["PredictRequest", "TrainRequest"]
 
-Say = Callable[[str], None]
+_SHOWN = 256  # pixels a side of the patch that is shown varied, where training is to choose its own
+
+
+class Say(Protocol):
+    """Tells the user a sentence, or warns with it."""
+
+    def __call__(self, sentence: str, *, warning: bool = False) -> None: ...
+
+
 Stop = Callable[[], bool]
 
 
@@ -40,9 +55,13 @@ class TrainRequest:
         Gives the colour of painted values, shape (N,) to (N, 4), 0 to 1.
     home : Path
         Where runs are kept.
-    network, train : UNetConfig, TrainConfig
+    network : UNetConfig or None
+        Shape of the network; None to have it chosen.
+    train : TrainConfig
         Settings.
-    unpainted, background_value, not_finite, name
+    start_from : Path or None
+        Model file or run folder with whose weights training begins.
+    unpainted, background_value, target, not_finite, name
         As in `TrainJob`.
     """
 
@@ -50,10 +69,12 @@ class TrainRequest:
     labels: Snapshot
     colors: Callable[[Any], Any]
     home: Path
-    network: UNetConfig
+    network: UNetConfig | None
     train: TrainConfig
+    start_from: Path | None
     unpainted: Literal["background", "ignore"]
     background_value: int | None
+    target: Literal["auto", "classes", "objects"]
     not_finite: Literal["refuse", "ignore"]
     name: str
 
@@ -65,33 +86,82 @@ class TrainRequest:
         DataError
             If the labels cannot be trained on.
         FileError
-            If the run folder cannot be written.
+            If the model to start from is missing, or the run folder cannot be written.
         Stopped
             If `stop` said so.
         """
+        if self.start_from is not None and not self.start_from.exists():
+            raise FileError(
+                self.start_from, "does not exist: choose a model to start from, or leave Start from empty."
+            )
         stack = self.labels.stack
         painted = as_integers(np.asarray(stack.array), stack.name)
-        classes = fit_class_map([painted], self.unpainted, self.background_value, stack.name)
+        classes = self._classes(painted)
         image = with_file_pixel_size(self.image)
         folder = make_folder(self.home, self.name)
         path = RunFolder(folder).save_labels(0, painted, stack.axes, image.pixel_size, image.unit)
         say(f"Labels saved at {path}.")
+        for finding in self.check(say, stop).of("warning"):
+            say(str(finding), warning=True)
         return TrainJob(
             images=(save_image(image, folder, stop),),
             labels=(ArraySource(path=str(path), axes=stack.axes),),
             out=str(folder),
             network=self.network,
             train=self.train,
+            start_from=None if self.start_from is None else str(self.start_from),
             unpainted=self.unpainted,
             background_value=self.background_value,
+            target=self.target,
             not_finite=self.not_finite,
-            classes=self._classes(classes),
+            classes=classes,
             name=self.name,
         )
 
-    def _classes(self, classes: ClassMap) -> tuple[ClassInfo, ...]:
-        """Keep the colours the user painted with."""
-        values = [value for value in classes.values if value]
+    def check(self, say: Say, stop: Stop) -> LabelCheck:
+        """Look for what is wrong or odd in the labels."""
+        return lint(
+            [self.image.stack],
+            [self.labels.stack],
+            unpainted=self.unpainted,
+            background_value=self.background_value,
+            target=self.target,
+            not_finite=self.not_finite,
+            stop=stop,
+        )
+
+    def picture(self, say: Say, stop: Stop) -> NDArray[np.uint8]:
+        """Show how training varies a patch of the slice with most paint.
+
+        Raises
+        ------
+        DataError
+            If the labels cannot be trained on.
+        """
+        image, labels = self.image.stack, self.labels.stack
+        n = int(np.argmax([np.count_nonzero(labels.read(n)) for n in range(labels.shape[0])]))
+        dataset = prepare(
+            [Stack(image.read(n), "YXS" if "S" in image.axes else "YXC", image.name)],
+            [Stack(labels.read(n)[..., 0], "YX", labels.name)],
+            unpainted=self.unpainted,
+            background_value=self.background_value,
+            target=self.target,
+            not_finite="ignore",
+            stop=stop,
+        )
+        return augmentation_picture(dataset.examples, self.train.augmentation, self.train.patch or _SHOWN)
+
+    def _classes(self, painted: np.ndarray) -> tuple[ClassInfo, ...]:
+        """Check what is painted, and keep the colours of classes; objects have none that mean anything."""
+        target, stack = self.target, Stack(painted, self.labels.stack.axes, self.labels.stack.name)
+        if target == "auto":
+            slices = (stack.read(n)[..., 0] for n in range(stack.shape[0]))
+            target, _ = propose_target((each for each in slices if each.any()), self.background_value)
+        most = MAX_CLASSES if target == "classes" else None
+        found = fit_class_map([painted], self.unpainted, self.background_value, stack.name, most)
+        values = [value for value in found.values if value] if target == "classes" else []
+        if not values:
+            return ()
         colors = np.clip(np.asarray(self.colors(np.array(values))), 0, 1).reshape(len(values), -1)[:, :3]
         hexes = ["#" + "".join(f"{round(255 * float(part)):02x}" for part in color) for color in colors]
         return tuple(ClassInfo(value=value, color=color) for value, color in zip(values, hexes, strict=True))

@@ -36,7 +36,7 @@ _PALETTE = (
 
 
 def labels_layer(array: Any, card: ModelSpec, name: str, place: dict[str, Any]) -> Labels:
-    """Make a layer of class labels, with the names and colours of the model card.
+    """Make a layer of labels: classes with the names and colours of the model card, or objects.
 
     Parameters
     ----------
@@ -50,13 +50,14 @@ def labels_layer(array: Any, card: ModelSpec, name: str, place: dict[str, Any]) 
         From `placement`.
     """
     looks: dict[str, Any] = {}
-    if any(info.color for info in card.classes):
+    classes = card.classes if card.target == "classes" else ()
+    if any(info.color for info in classes):
         colors: dict[int | None, Any] = {None: "transparent", 0: "transparent"}
-        for i, info in enumerate(card.classes[1:]):
+        for i, info in enumerate(classes[1:]):
             colors[info.value] = info.color or _PALETTE[i % len(_PALETTE)]
         looks["colormap"] = DirectLabelColormap(color_dict=colors)
-    if any(info.name for info in card.classes):
-        names = {info.value: info.name for info in card.classes}
+    if any(info.name for info in classes):
+        names = {info.value: info.name for info in classes}
         looks["features"] = {"index": list(names), "class": list(names.values())}
     layer = Labels(array, name=name, **place, **looks)
     # What is behind it belongs to the worker; napari's Duplicate makes a copy to paint on.

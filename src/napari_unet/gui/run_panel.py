@@ -14,7 +14,7 @@ from qtpy.QtCore import QTimer, Signal
 from qtpy.QtWidgets import QHBoxLayout, QPushButton, QVBoxLayout, QWidget
 
 from napari_unet.errors import NapariUNetError
-from napari_unet.events import Event, Failed, Finished, Report, StepDone, TileDone, Warned
+from napari_unet.events import Event, Failed, Finished, Noted, Report, StepDone, TileDone, Warned
 from napari_unet.gui.background import Background
 from napari_unet.gui.client import WorkerClient, Workers
 from napari_unet.gui.progress import Messages, Progress
@@ -22,7 +22,7 @@ from napari_unet.jobs import PredictJob, TrainJob
 
 __all__ = ["GRACE_MS", "RunPanel", "Work"]
 
-Work = Callable[[Callable[[str], None], Callable[[], bool]], TrainJob | PredictJob]
+Work = Callable[..., TrainJob | PredictJob]
 """Saves and checks what a run needs and returns its job: ``work(say, stop)``. Touches no layer."""
 
 GRACE_MS = 5000
@@ -73,6 +73,7 @@ class RunPanel(QWidget):
         self._background.stopped.connect(self._on_not_begun)
         self.messages = Messages()
         self._background.said.connect(self.messages.say)
+        self._background.warned.connect(self.messages.warn)
         self.progress = Progress()
         self._grace = QTimer(self)
         self._grace.setSingleShot(True)
@@ -162,6 +163,8 @@ class RunPanel(QWidget):
                 self.progress.show_step(done, total, "Tile", seconds_left)
             case Warned(message):
                 self.messages.warn(message)
+            case Noted(message):
+                self.messages.say(message)
             case Finished(report):
                 self.happened.emit(event)
                 self._on_report(report)

@@ -107,7 +107,9 @@ class SegmentDock(Column):
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self.labels.native)
         layout.addWidget(self.probabilities.native)
-        self.form.add_row("Result", row, "<p>The class of each pixel, how sure the network is, or both.</p>")
+        self.form.add_row(
+            "Result", row, "<p>The class (or object) of each pixel, how sure the network is, or both.</p>"
+        )
         self.grey_button = QPushButton("Convert the image to grey")
         self.grey_button.clicked.connect(self._convert_to_grey)
         self._grey = Background(self)

@@ -15,11 +15,13 @@ from napari_unet.errors import ConfigError, DataError
 from napari_unet.events import Event, Report, StepDone, TrainStarted, Validated
 from napari_unet.gui.dock import Column, ImageRows, layer_box, workers_of
 from napari_unet.gui.form import Form, advanced, field_widget
+from napari_unet.gui.label_check import LabelCheckRow
 from napari_unet.gui.layers import mismatch, read_labels
 from napari_unet.gui.plot import TrainingPlot
 from napari_unet.gui.requests import TrainRequest
 from napari_unet.gui.run_panel import RunPanel, Work
 from napari_unet.gui.snapshot import runs_home
+from napari_unet.gui.variation_rows import VariationRows
 from napari_unet.jobs import TrainJob
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TrainDock"]
 
+_AUTOMATIC = "automatic"
 _PRESETS = {
     "quick": "quick: 16 filters",
     "article": "article: 64 filters",
@@ -37,11 +40,9 @@ _ADVANCED = (
     "batch",
     "learning_rate",
     "warmup",
-    "flips",
-    "deform",
-    "intensity",
     "border_weight",
     "validation",
+    "patience",
     "seed",
     "precision",
     "checkpoint_seconds",
@@ -64,7 +65,9 @@ class TrainDock(Column):
         self.form, self.more = Form(), Form()
         self._add_rows()
         self.more.add_fields(TrainConfig, _ADVANCED)
+        self.variation.add_strengths(self.more)
         self.more.add_fields(TrainJob, ["not_finite"])
+        self._add_start()
         self.plot = TrainingPlot()
         self.panel = RunPanel(workers, "training", self._read)
         self.panel.started.connect(self.plot.clear)
@@ -74,9 +77,11 @@ class TrainDock(Column):
         self.segment_button.clicked.connect(self._offer)
         self.segment_button.hide()
         self.model_path: Path | None = None
+        self.check = LabelCheckRow(self._request, self.panel.messages)
         self.fill(
             self.panel,
             self.form,
+            self.check,
             advanced("Advanced", self.more),
             self.panel.top,
             self.segment_button,
@@ -94,18 +99,21 @@ class TrainDock(Column):
         self.background = field_widget(TrainJob, "background_value")
         self.background.value = 1
         self.form.add_widget(self.background)
+        self.form.add_fields(TrainJob, ["target"])
         self.form["unpainted"].changed.connect(self._show_background)
         self._show_background()
         self.preset = ComboBox(
             choices=[
-                (_PRESETS[name], name) for name in sorted(get_args(UNetPreset), key=list(_PRESETS).index)
+                (_AUTOMATIC, _AUTOMATIC),
+                *((_PRESETS[name], name) for name in sorted(get_args(UNetPreset), key=list(_PRESETS).index)),
             ],
             name="preset",
             label="Network",
-            tooltip="<p>quick computes 16 times less a step; article is the published U-Net; "
+            tooltip="<p>automatic: that of the model to start from, or the one that suits this computer. quick computes 16 times less a step; article is the published U-Net; "
             "linked-code is the program that the article links to.</p>",
         )
         self.form.add_widget(self.preset)
+        self.variation = VariationRows(self.form)
         self._add_length()
         self.form.add_fields(TrainJob, ["name"])
         self._add_home()
@@ -140,6 +148,19 @@ class TrainDock(Column):
             "Runs kept in", row, "<p>Each run gets a folder of its own there: labels, curves, model.</p>"
         )
 
+    def _add_start(self) -> None:
+        self.start_from = LineEdit(name="start_from")
+        browse = QPushButton("…")
+        browse.setFixedWidth(30)
+        browse.clicked.connect(self._browse_start)
+        row = QWidget()
+        layout = QHBoxLayout(row)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self.start_from.native, 1)
+        layout.addWidget(browse)
+        field = TrainJob.model_fields["start_from"]
+        self.more.add_row(str(field.title), row, f"<p>{field.description}</p>")
+
     def reset_choices(self, event: Any = None) -> None:
         """Follow the viewer's layers; napari calls this when layers come, go or change their name."""
         self.image.box.reset_choices()
@@ -154,6 +175,9 @@ class TrainDock(Column):
         super().changeEvent(event)
 
     def _read(self) -> Work:
+        return self._request().prepare
+
+    def _request(self) -> TrainRequest:
         """Freeze what the dock shows; nothing after this sees a layer or a widget."""
         layer = self.labels.value
         image = self.image.snapshot()
@@ -167,21 +191,26 @@ class TrainDock(Column):
             raise ConfigError("The model has no name. Write one under Name.")
         ignore = self.form["unpainted"].value == "ignore"
         steps = self.steps.value if self.unit.value == "steps" else 0
+        start = self.start_from.value.strip()
         request = TrainRequest(
             image=image,
             labels=labels,
             colors=layer.colormap.map,
             home=Path(self.home.value.strip() or runs_home()).expanduser(),
-            network=UNetConfig.preset(self.preset.value),
-            train=self.more.read(TrainConfig, minutes=self.minutes.value, steps=steps),
+            network=None if self.preset.value == _AUTOMATIC else UNetConfig.preset(self.preset.value),
+            train=self.more.read(
+                TrainConfig, minutes=self.minutes.value, steps=steps, augmentation=self.variation.read()
+            ),
+            start_from=Path(start).expanduser().absolute() if start else None,
             unpainted=self.form["unpainted"].value,
             background_value=self.background.value if ignore else None,
+            target=self.form["target"].value,
             not_finite=self.more["not_finite"].value,
             name=self.form["name"].value.strip(),
         )
         if warning := mismatch(self.image.layer, layer):
             self.panel.messages.warn(warning)
-        return request.prepare
+        return request
 
     def _on_event(self, event: Event) -> None:
         match event:
@@ -219,6 +248,12 @@ class TrainDock(Column):
     def _show_length(self) -> None:
         self.minutes.native.setVisible(self.unit.value == "minutes")
         self.steps.native.setVisible(self.unit.value == "steps")
+
+    def _browse_start(self) -> None:
+        start = self.start_from.value or self.home.value
+        path, _ = QFileDialog.getOpenFileName(self, "Start from a model", start, "U-Net models (*.unet)")
+        if path:
+            self.start_from.value = path
 
     def _browse(self) -> None:
         folder = QFileDialog.getExistingDirectory(self, "Where runs are kept", self.home.value)

@@ -12,7 +12,7 @@ import os
 import platform
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -29,8 +29,10 @@ __all__ = [
     "compile_ahead",
     "device_name",
     "load_keras",
+    "memory_errors",
     "policy",
     "prepare",
+    "total",
     "traced",
     "versions",
 ]
@@ -42,6 +44,8 @@ Forward = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]
 
 # Drivers of Mesa, which carry LLVM as TensorFlow does; both in one process end in a crash.
 _MESA = re.compile(r"/(libgallium[^/]*\.so|[^/]+_dri\.so)")
+
+_OUT_OF_MEMORY = ("ResourceExhaustedError", "OutOfMemoryError")
 
 _LIBRARIES = {"tensorflow": "TensorFlow", "jax": "JAX", "torch": "PyTorch"}
 
@@ -133,6 +137,20 @@ def device_name() -> str:
     return "CPU" if name is None else f"GPU: {name}".removesuffix(": ")
 
 
+@contextmanager
+def memory_errors() -> Iterator[None]:
+    """Raise a MemoryError within this context where the backend says in its own way that memory ran out.
+
+    On a GPU it can say so. On a CPU the system ends the process instead, in most cases.
+    """
+    try:
+        yield
+    except _own_errors() as error:
+        if "RESOURCE_EXHAUSTED" in str(error) or type(error).__name__ in _OUT_OF_MEMORY:
+            raise MemoryError("The device's memory ran out.") from error
+        raise
+
+
 def compile_ahead() -> bool:
     """Whether Keras should hand training steps to a compiler.
 
@@ -167,6 +185,15 @@ def traced(network: Any) -> Forward:
             return _traced_torch(network)
 
 
+def total(parts: Sequence[Any]) -> Any:
+    """Add tensors of one shape; TensorFlow then adds them within the convolution that made the first."""
+    if load_keras().backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.add_n(parts)
+    return sum(parts[1:], start=parts[0])
+
+
 def versions() -> dict[str, str]:
     """Versions of Python and of the libraries that a model depends on."""
     name = str(load_keras().backend.backend())
@@ -179,6 +206,21 @@ def versions() -> dict[str, str]:
             if module is not None:  # tensorflow-cpu and its like install the same module
                 found[package] = str(module.__version__)
     return found
+
+
+def _own_errors() -> type[Exception]:
+    """Return the class of errors that the backend raises while it computes."""
+    match load_keras().backend.backend():
+        case "tensorflow":
+            import tensorflow as tf
+
+            return tf.errors.OpError  # type: ignore[no-any-return,unused-ignore]
+        case "jax":
+            import jax
+
+            return jax.errors.JaxRuntimeError  # type: ignore[no-any-return,unused-ignore]
+        case _:
+            return RuntimeError
 
 
 def _policy_name(precision: Precision) -> str:

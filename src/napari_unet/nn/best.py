@@ -16,7 +16,7 @@ from napari_unet.nn.model import Arrays, UNetModel, all_finite
 from napari_unet.nn.network import halo
 from napari_unet.nn.progress import Progress
 from napari_unet.nn.validation import Quality, measure
-from napari_unet.spec import ModelSpec
+from napari_unet.spec import ModelSpec, ObjectDecoding
 
 __all__ = ["BestModel", "SaveModel"]
 
@@ -69,6 +69,8 @@ class BestModel:
         if better:
             self.weights = weights
             progress.score, progress.threshold = quality.score, quality.threshold
+            if quality.choice is not None:
+                progress.ap50, progress.objects = quality.choice.ap50, quality.choice.decoding.model_dump()
             progress.best_step = progress.step
             self._hand_out(progress, weights)
         return Validated(progress.step, quality.loss, quality.score, better)
@@ -109,10 +111,12 @@ class BestModel:
             seconds=progress.seconds,
             painted=self._dataset.painted,
             score=progress.score,
+            ap50=progress.ap50,
             versions=backend.versions(),
         )
         return self._spec.replace(
             normalization=self._spec.normalization.replace(low=pixels.low, high=pixels.high),
             threshold=progress.threshold,
+            objects=ObjectDecoding(**progress.objects) if progress.objects else self._spec.objects,
             training=record,
         )

@@ -14,9 +14,10 @@ from napari_unet.data.sampling import Batch
 from napari_unet.errors import ModelError
 from napari_unet.nn import backend
 from napari_unet.nn.losses import SegmentationLoss
-from napari_unet.nn.model import Arrays, read_weights
+from napari_unet.nn.model import Arrays, read_weights, write_weights
 from napari_unet.nn.network import build_unet
 from napari_unet.nn.optimizer import GuardedAdam, average_momentum, learning_rate
+from napari_unet.nn.statistics import Statistics
 
 if TYPE_CHECKING:
     import keras
@@ -34,21 +35,28 @@ class Learner:
     network : UNetConfig
         Shape of the network.
     config : TrainConfig
-        Precision and learning rate.
+        Learning rate and warm-up.
     seed : int
         Of the first weights and of dropout.
+    precision : {"float32", "bfloat16"}
+        Of the computation.
     """
 
-    def __init__(self, network: UNetConfig, config: TrainConfig, seed: int) -> None:
-        backend.prepare(config.precision, seed)
+    def __init__(
+        self, network: UNetConfig, config: TrainConfig, seed: int, precision: backend.Precision = "float32"
+    ) -> None:
+        backend.prepare(precision, seed)
         self._config = config
         self.network = build_unet(network)
+        self._statistics = Statistics(self.network)
         self.forward = backend.traced(self.network)
         self._optimizer = GuardedAdam()
         self._optimizer.build(self.network.trainable_variables)
         self.network.compile(
             optimizer=self._optimizer, loss=SegmentationLoss(), jit_compile=backend.compile_ahead()
         )
+        # Steps, skipped steps and dropout's random state: what a step may have changed by the time it fails.
+        self._counters = [v for v in self._variables().values() if "int" in str(v.dtype)]
 
     def step(self, batch: Batch, step: int, steps: int, factor: float) -> tuple[float, bool]:
         """Do one training step.
@@ -68,6 +76,11 @@ class Learner:
             Of this batch.
         sound : bool
             False if the loss or a gradient wasn't finite; then no weight has changed or will harm.
+
+        Raises
+        ------
+        MemoryError
+            If memory ran out. The step then has not been done.
         """
         config, optimizer = self._config, self._optimizer
         optimizer.rate.assign(factor * learning_rate(step, steps, config.learning_rate, config.warmup))
@@ -75,8 +88,32 @@ class Learner:
         before = int(optimizer.skipped.numpy())
         images, targets, weights = batch
         truth = np.stack([targets, weights], axis=-1)
-        loss = float(self.network.train_on_batch(images, truth, return_dict=True)["loss"])
-        return loss, bool(np.isfinite(loss)) and int(optimizer.skipped.numpy()) == before
+        counters = [np.array(variable.numpy()) for variable in self._counters]
+        statistics = self._statistics.copy()
+        try:
+            with backend.memory_errors():
+                loss = float(self.network.train_on_batch(images, truth, return_dict=True)["loss"])
+        except MemoryError:
+            for variable, value in zip(self._counters, counters, strict=True):
+                variable.assign(value)
+            self._statistics.restore(statistics)
+            raise
+        sound = bool(np.isfinite(loss)) and int(optimizer.skipped.numpy()) == before
+        if sound:
+            self._statistics.follow(statistics, average_momentum(step))
+        else:
+            self._statistics.restore(statistics)
+        return loss, sound
+
+    def begin_with(self, weights: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Take weights over from another model; those that aren't named stay fresh.
+
+        Parameters
+        ----------
+        weights : mapping of str to ndarray
+            By name, of this network's shapes (`napari_unet.nn.transfer.carry_over`).
+        """
+        write_weights(self.network, {**read_weights(self.network), **weights})
 
     @contextmanager
     def averaged(self) -> Iterator[None]:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from napari_unet.errors import ModelError
 from napari_unet.nn import backend
 from napari_unet.nn.network import build_unet
+from napari_unet.nn.rewrite import for_prediction
 from napari_unet.spec import ModelSpec, weight_shapes
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ else:
 __all__ = ["Arrays", "UNetModel", "all_finite", "check_arrays", "read_weights", "write_weights"]
 
 Arrays = dict[str, npt.NDArray[np.float32]]
-"""Weights by name, ``"LAYER/kernel"`` and ``"LAYER/bias"``, as in `napari_unet.spec.weight_shapes`."""
+"""Weights by name, such as ``"LAYER/kernel"``, as in `napari_unet.spec.weight_shapes`."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class UNetModel:
         Raises
         ------
         ModelError
-            If a weight is missing, unknown, of another shape or not finite. Nothing is built then.
+            If a weight is missing, unknown, of another shape or impossible. Nothing is built then.
         """
         check_arrays(spec, arrays)
         network = build_unet(spec.network)
@@ -71,13 +72,14 @@ class UNetModel:
         """The network as a fast function from pixels to probabilities, made at the first use.
 
         From normalised pixels (B, Y, X, C), with Y and X multiples of the stride, to
-        probabilities (B, Y, X, L) of the higher value (L = 1) or of each class.
+        probabilities (B, Y, X, L) of the higher value (L = 1) or of each class. It computes what `network`
+        does with less work (`napari_unet.nn.rewrite`), from the weights of that moment.
         """
+        network = for_prediction(self.network)
         kind = "sigmoid" if self.spec.network.logits == 1 else "softmax"
         # Within the traced function, where it costs least.
         layer = keras.layers.Activation(kind, dtype="float32", name="probability")
-        network = keras.Model(self.network.input, layer(self.network.output), name="unet_probability")
-        return backend.traced(network)
+        return backend.traced(keras.Model(network.input, layer(network.output), name="unet_probability"))
 
     def in_precision(self, precision: backend.Precision) -> UNetModel:
         """Return this model as one that computes in `precision`; itself if it does already."""
@@ -89,7 +91,7 @@ class UNetModel:
 
 
 def check_arrays(spec: ModelSpec, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
-    """Raise a ModelError unless `arrays` are the finite weights of the network of `spec`."""
+    """Raise a ModelError unless `arrays` are weights of the network of `spec` that it can compute with."""
     shapes = weight_shapes(spec.network)
     missing, unknown = sorted(shapes.keys() - arrays.keys()), sorted(arrays.keys() - shapes.keys())
     if missing or unknown:
@@ -108,6 +110,11 @@ def check_arrays(spec: ModelSpec, arrays: Mapping[str, npt.NDArray[Any]]) -> Non
         raise ModelError(
             f"Model {spec.name!r} has weights that are not finite, so it cannot segment anything: train it again."
         )
+    for name, array in arrays.items():
+        if name.endswith("/moving_variance") and (array < 0).any():
+            raise ModelError(
+                f"A variance in {name!r} of model {spec.name!r} is negative, which no training gives: train it again."
+            )
 
 
 def read_weights(network: keras.Model) -> Arrays:

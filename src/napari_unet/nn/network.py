@@ -20,6 +20,8 @@ else:
 
 __all__ = ["build_unet", "halo"]
 
+_SLOPE = 0.01  # of leaky ReLU, below 0
+
 
 def build_unet(config: UNetConfig | None = None) -> keras.Model:
     """Build a U-Net with fresh weights.
@@ -60,9 +62,8 @@ def build_unet(config: UNetConfig | None = None) -> keras.Model:
     features = keras.layers.Dropout(config.dropout, name="bottom_dropout")(features)
     for level in reversed(range(config.depth)):
         width = config.filters * 2**level
-        features = keras.layers.UpSampling2D(2, interpolation="nearest", name=f"up{level}_upsample")(features)
-        features = _convolution(features, f"up{level}_upconv", width, 2, config)
-        features = keras.layers.Concatenate(name=f"up{level}_concat")([skips[level], features])
+        features = _upsampled(features, f"up{level}", width, config)
+        features = _joined(skips[level], features, f"up{level}", config)
         features = _module(features, f"up{level}", width, config)
     if linked:
         features = _convolution(features, "head_conv", 2, 3, config)
@@ -81,7 +82,7 @@ def halo(network: keras.Model) -> Halo:
     Parameters
     ----------
     network : keras.Model
-        Made of convolutions, 2x2 poolings and upsamplings, concatenations and layers that work
+        Made of convolutions, 2x2 poolings and upsamplings, concatenations, sums and layers that work
         pixel by pixel.
 
     Returns
@@ -113,16 +114,50 @@ def _module(features: Any, name: str, width: int, config: UNetConfig) -> Any:
     return _convolution(features, f"{name}_conv1", width, 3, config)
 
 
-def _convolution(features: Any, name: str, width: int, size: int, config: UNetConfig) -> Any:
-    layer = keras.layers.Conv2D(
-        width,
-        size,
-        activation="relu",
-        padding="same",
-        kernel_initializer=_initializer(config),
-        name=name,
+def _upsampled(features: Any, name: str, width: int, config: UNetConfig) -> Any:
+    """Double the resolution, to `width` features: the article's up-convolution."""
+    if config.upsampling == "nearest":
+        features = keras.layers.UpSampling2D(2, interpolation="nearest", name=f"{name}_upsample")(features)
+        return _convolution(features, f"{name}_upconv", width, 2, config)
+    options = _convolution_options(config)
+    # he_normal for what an output pixel reads, one pixel of twice the width; Keras takes it for four of `width`.
+    options["kernel_initializer"] = keras.initializers.VarianceScaling(4.0, "fan_in", "truncated_normal")
+    layer = keras.layers.Conv2DTranspose(
+        width, 2, strides=2, padding="same", name=f"{name}_upconv", **options
     )
-    return layer(features)
+    return _activated(layer(features), layer.name, config)
+
+
+def _joined(skip: Any, features: Any, name: str, config: UNetConfig) -> Any:
+    if config.skips == "concatenate":
+        return keras.layers.Concatenate(name=f"{name}_concat")([skip, features])
+    return keras.layers.Add(name=f"{name}_add")([skip, features])
+
+
+def _convolution(features: Any, name: str, width: int, size: int, config: UNetConfig) -> Any:
+    layer = keras.layers.Conv2D(width, size, padding="same", name=name, **_convolution_options(config))
+    return _activated(layer(features), name, config)
+
+
+def _convolution_options(config: UNetConfig) -> dict[str, Any]:
+    plain = config.normalization == "none"
+    return {
+        "activation": "relu" if plain and config.activation == "relu" else None,
+        "use_bias": plain,  # a normalisation takes it away again, and adds its own
+        "kernel_initializer": _initializer(config),
+    }
+
+
+def _activated(features: Any, name: str, config: UNetConfig) -> Any:
+    """Apply what follows a convolution, as far as that doesn't do it itself."""
+    if config.normalization == "batch":
+        features = keras.layers.BatchNormalization(name=f"{name}_norm")(features)
+        if config.activation == "relu":
+            return keras.layers.ReLU(name=f"{name}_relu")(features)
+    if config.activation == "leaky_relu":
+        # The slope of Maas et al., "Rectifier nonlinearities improve neural network acoustic models", ICML 2013.
+        return keras.layers.LeakyReLU(_SLOPE, name=f"{name}_leaky_relu")(features)
+    return features
 
 
 def _initializer(config: UNetConfig) -> str:
@@ -147,11 +182,18 @@ def _reach(layer: Any, before: int, after: int) -> tuple[int, int]:
             return before + (size - 1) // 2, after + size // 2
         case layers.MaxPooling2D(pool_size=(2, 2), strides=(2, 2)):
             return 2 * before, 2 * after
-        case layers.UpSampling2D(size=(2, 2), interpolation="nearest"):
+        case (
+            layers.UpSampling2D(size=(2, 2), interpolation="nearest")
+            | layers.Conv2DTranspose(kernel_size=(2, 2), strides=(2, 2))
+        ):
             return -(-before // 2), -(-after // 2)
         case (
             layers.InputLayer()
             | layers.Concatenate()
+            | layers.Add()
+            | layers.BatchNormalization()  # by fixed statistics
+            | layers.ReLU()
+            | layers.LeakyReLU()
             | layers.Dropout()
             | layers.Activation()
             | layers.Softmax()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from statistics import mean, median
 from typing import Any, Self
 
+from napari_unet.config import TrainConfig, UNetConfig
 from napari_unet.errors import ModelError
+from napari_unet.nn.backend import Precision
 
 __all__ = ["Pace", "Progress", "moments"]
 
@@ -31,12 +33,20 @@ class Progress:
         Of weights, dropout and batches; another one after a restart.
     steps : int
         Planned; 0 until it is known how many fit in the minutes.
+    patch, batch : int
+        Side of a patch in pixels, and patches in a step: as chosen, or less where memory ran out.
+    precision : {"float32", "bfloat16"}
+        Of the computation, as chosen.
+    network : dict
+        Shape of the network as JSON values, as chosen.
     validations : int
         Times to measure the network, evenly spread.
     step : int
         Steps done.
     measured : int
         Steps done when the network was measured last.
+    stale : int
+        Measurements since the best one.
     seconds : float
         Spent so far, in all sessions.
     factor : float
@@ -47,13 +57,21 @@ class Progress:
         Times the network gave the same answer everywhere; after the first the training begins anew.
     score, best_step, threshold
         Of the best weights so far; None, 0 and 0.5 before the first.
+    ap50, objects : float and dict, or None
+        Where objects are learned: their average precision at IoU 0.5, and how they are made best, as
+        JSON values of `napari_unet.spec.ObjectDecoding`; of the best weights so far.
     """
 
     seed: int
     steps: int
+    patch: int
+    batch: int
+    precision: Precision = "float32"
+    network: dict[str, Any] = field(default_factory=dict)
     validations: int = VALIDATIONS
     step: int = 0
     measured: int = 0
+    stale: int = 0
     seconds: float = 0.0
     factor: float = 1.0
     faults: int = 0
@@ -61,6 +79,25 @@ class Progress:
     score: float | None = None
     best_step: int = 0
     threshold: float = 0.5
+    ap50: float | None = None
+    objects: dict[str, Any] | None = None
+
+    @classmethod
+    def start(cls, config: TrainConfig, network: UNetConfig) -> Self:
+        """Return the start of a training.
+
+        Raises
+        ------
+        ModelError
+            If patch, batch or precision are left open.
+        """
+        if config.patch is None or config.batch is None or config.precision == "auto":
+            raise ModelError(
+                "Patch, batch and precision of this training are left open: set them, or let "
+                "napari_unet.data.advice.advise choose them."
+            )
+        shape = network.model_dump(mode="json")
+        return cls(config.seed, config.steps, config.patch, config.batch, config.precision, shape)
 
     def state(self) -> dict[str, Any]:
         """As JSON values."""
@@ -88,6 +125,10 @@ class Progress:
             # Far from the seeds that people try next themselves.
             seed=(self.seed + 1_000_003) % 2**31,
             steps=self.steps,
+            patch=self.patch,
+            batch=self.batch,
+            precision=self.precision,
+            network=self.network,
             validations=self.validations,
             seconds=self.seconds,
             deaths=self.deaths,

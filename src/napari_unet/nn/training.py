@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from enum import Enum, auto
 from time import perf_counter
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from napari_unet.config import TrainConfig
+from napari_unet.data.advice import smaller
 from napari_unet.data.dataset import Dataset
 from napari_unet.data.holdout import split
-from napari_unet.data.labels import IGNORE
 from napari_unet.data.sampling import Batch, Sampler
 from napari_unet.data.weights import weigh_split
 from napari_unet.errors import ModelError
@@ -30,10 +27,13 @@ from napari_unet.events import (
 from napari_unet.nn import backend
 from napari_unet.nn.batches import Prefetcher
 from napari_unet.nn.best import BestModel, SaveModel
+from napari_unet.nn.ending import MAX_FAULTS, End, TrainResult, closing_words
 from napari_unet.nn.learner import Learner
-from napari_unet.nn.model import UNetModel, all_finite
+from napari_unet.nn.model import all_finite
+from napari_unet.nn.probe import Probe
 from napari_unet.nn.progress import Pace, Progress, moments
 from napari_unet.spec import ModelSpec
+from napari_unet.words import count
 
 __all__ = ["Checkpoint", "SaveCheckpoint", "SaveModel", "TrainResult", "train_network"]
 
@@ -42,40 +42,8 @@ Checkpoint = tuple[Mapping[str, npt.NDArray[Any]], Mapping[str, Any]]
 
 SaveCheckpoint = Callable[[Mapping[str, npt.NDArray[Any]], Mapping[str, Any]], None]
 
-_FAULTS = 3
-_PROBES = 16  # batches drawn at most to find two classes
-_DEAD = 1e-3  # spread of probabilities under which a network's answer is the same everywhere
-_FIRST_LOOK = 10  # steps before which an answer may well be the same everywhere
-_NOTHING = "Nothing learned yet: stopped before the first step was done."
+_FIRST_LOOK = 10  # steps before which a network's answer may well be the same everywhere
 _SHORT = 2.0  # seconds: a stopped training is measured once more if that takes no longer
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """What a training leaves behind.
-
-    Parameters
-    ----------
-    model : UNetModel
-        The best network so far, or fresh weights where `steps` is 0.
-    steps : int
-        Steps done.
-    seconds : float
-        Time spent, in all sessions.
-    stopped : bool
-        True if the user stopped it. A stopped training is a result, not an error.
-    score : float or None
-        Mean Dice on the region held out; None if it was not measured.
-    message : str
-        What happened, in a sentence or two.
-    """
-
-    model: UNetModel
-    steps: int
-    seconds: float
-    stopped: bool
-    score: float | None
-    message: str
 
 
 def train_network(
@@ -84,6 +52,7 @@ def train_network(
     config: TrainConfig,
     *,
     run: str = "",
+    begin_with: Mapping[str, npt.NDArray[Any]] | None = None,
     save_model: SaveModel | None = None,
     save_checkpoint: SaveCheckpoint | None = None,
     resume: Checkpoint | None = None,
@@ -92,8 +61,9 @@ def train_network(
 ) -> TrainResult:
     """Train a network on a dataset.
 
-    With a region held out, the averaged weights that score best on it are kept; without one,
-    the last averaged weights. A run given in steps that is stopped or killed, and resumed, ends in the
+    With a region held out, the averaged weights that score best on it are kept, and training ends early once
+    ``config.patience`` measurements were no better; without one, the last averaged weights. Where memory runs
+    out, training goes on with a smaller batch, then with smaller patches. A run given in steps that is stopped or killed, and resumed, ends in the
     same weights, bit for bit, on the same processor.
 
     Parameters
@@ -104,15 +74,17 @@ def train_network(
         The card; its network has the channels and classes of the dataset. Threshold, brightness range
         and training record are filled in.
     config : TrainConfig
-        Settings.
+        Settings, with patch, batch and precision set (`napari_unet.data.advice.advise` sets them).
     run : str
         Name of the run, for `TrainStarted`.
+    begin_with : mapping of str to ndarray, optional
+        First weights (`napari_unet.nn.transfer.carry_over`); those that aren't named are drawn.
     save_model : callable, optional
         Given the card and the weights of the best model so far, whenever there is a better one.
     save_checkpoint : callable, optional
         Given all that is needed to go on, every ``config.checkpoint_seconds`` and at the end.
     resume : tuple of (arrays, state), optional
-        What `save_checkpoint` was given. The number of steps planned then stays.
+        What `save_checkpoint` was given. Its number of steps, patch, batch and precision then hold.
     notify : callable
         Receives `TrainStarted`, `StepDone`, `Validated`, `Warned`.
     stop : callable
@@ -126,22 +98,17 @@ def train_network(
     Raises
     ------
     ModelError
-        If network, dataset and settings do not fit together, or the checkpoint is of another network.
+        If network, dataset and settings do not fit together, if the checkpoint is of another network, or if
+        not even the smallest step fits into memory.
     """
-    _check(dataset, spec, config)
-    training = _Training(dataset, spec, config, run, save_model, save_checkpoint, notify, stop)
+    progress = Progress.start(config, spec.network) if resume is None else Progress.of(resume[1])
+    _check(dataset, spec, progress)
+    training = _Training(dataset, spec, config, progress, run, save_model, save_checkpoint, notify, stop)
     if resume is not None:
-        training.resume(*resume)
+        training.restore(resume[0])
+    elif begin_with is not None:
+        training.learner.begin_with(begin_with)
     return training.run()
-
-
-class _End(Enum):
-    """How a training, or a part of it, ended."""
-
-    DONE = auto()
-    STOPPED = auto()
-    DEAD = auto()
-    DIVERGED = auto()
 
 
 class _Training:
@@ -152,27 +119,27 @@ class _Training:
         dataset: Dataset,
         spec: ModelSpec,
         config: TrainConfig,
+        progress: Progress,
         run: str,
         save_model: SaveModel | None,
         save_checkpoint: SaveCheckpoint | None,
         notify: Notify,
         stop: Stop,
     ) -> None:
-        self.dataset, self.spec, self.config = dataset, spec, config
+        self.dataset, self.spec, self.config, self.progress = dataset, spec, config, progress
         self.run_name, self.save_checkpoint, self.notify, self.stop = run, save_checkpoint, notify, stop
-        # Gaps between strokes mean nothing; gaps between regions painted whole do.
-        border = config.border_weight if dataset.class_map.unpainted == "background" else 0.0
+        # Gaps between strokes mean nothing; gaps between regions painted whole, and between objects, do.
+        whole = dataset.class_map.unpainted == "background" or dataset.target == "objects"
+        border = config.border_weight if whole else 0.0
         self.parts = weigh_split(split(dataset, config.validation, config.seed), spec.network.classes, border)
-        self.progress = Progress(seed=config.seed, steps=config.steps)
-        self.learner = Learner(spec.network, config, config.seed)
+        self.learner = Learner(spec.network, config, progress.seed, progress.precision)
         self.best = BestModel(dataset, spec, self.parts, save_model)
         self.pace = Pace()
         self.held_back: list[StepDone] = []
         self.saved_at = perf_counter()
 
-    def resume(self, arrays: Mapping[str, npt.NDArray[Any]], state: Mapping[str, Any]) -> None:
-        """Go on from a checkpoint."""
-        self.progress = Progress.of(state)
+    def restore(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Go on from the arrays of a checkpoint."""
         best = {name.removeprefix("best/"): a for name, a in arrays.items() if name.startswith("best/")}
         self.best.weights = best or None
         self.learner.restore({name: a for name, a in arrays.items() if not name.startswith("best/")})
@@ -182,7 +149,7 @@ class _Training:
         if self.progress.steps:
             self._announce(self.progress.steps)
         end = self._steps()
-        if end is _End.DEAD and self.progress.deaths == 1:
+        if end is End.DEAD and self.progress.deaths == 1:
             self._restart()
             end = self._steps()
         if self.held_back:
@@ -191,30 +158,63 @@ class _Training:
             self._checkpoint()
         return self._result(end)
 
-    def _steps(self) -> _End:
+    def _steps(self) -> End:
         """Do steps until the plan is fulfilled or something ends it."""
+        if self.progress.deaths > 1:  # an earlier session ended so
+            return End.DEAD
+        while True:
+            sampler = self._sampler()
+            probe = Probe(sampler)
+            with Prefetcher(sampler, self.progress.step) as batches:
+                end = self._steps_of_one_size(batches, probe)
+            if end is not End.TOO_LARGE:
+                return end
+            self._shrink()
+
+    def _steps_of_one_size(self, batches: Prefetcher, probe: Probe) -> End:
         progress = self.progress
-        if progress.deaths > 1:  # an earlier session ended so
-            return _End.DEAD
-        sampler = self._sampler()
-        probe = _probe(sampler)
-        with Prefetcher(sampler, progress.step) as batches:
-            while progress.faults <= _FAULTS:
-                started = perf_counter()
-                if self._is_due() and not self._validate(self.stop):
-                    return _End.STOPPED
-                if progress.steps and progress.step >= progress.steps:
-                    return _End.DONE
-                if self.stop():
-                    return _End.STOPPED
+        while progress.faults <= MAX_FAULTS:
+            started = perf_counter()
+            if self._is_due() and not self._validate(self.stop):
+                return End.STOPPED
+            if progress.steps and progress.step >= progress.steps:
+                return End.DONE
+            if 0 < self.config.patience <= progress.stale:
+                return End.SETTLED
+            if self.stop():
+                return End.STOPPED
+            try:
                 self._step(batches.take())
-                if self._is_dead(probe):
-                    progress.deaths += 1
-                    return _End.DEAD
-                self._note(perf_counter() - started)
-                if perf_counter() - self.saved_at >= self.config.checkpoint_seconds:
-                    self._checkpoint()
-        return _End.DIVERGED
+            except MemoryError:
+                return End.TOO_LARGE
+            if self._is_time_to_look() and probe.finds_dead(self.learner):
+                progress.deaths += 1
+                return End.DEAD
+            self._note(perf_counter() - started)
+            if perf_counter() - self.saved_at >= self.config.checkpoint_seconds:
+                self._checkpoint()
+        return End.DIVERGED
+
+    def _shrink(self) -> None:
+        """Take smaller steps from here on, and keep that, because a step did not fit into memory."""
+        progress = self.progress
+        patch, batch = progress.patch, progress.batch
+        less = smaller(patch, batch, self.spec.network.stride)
+        if less is None:
+            raise ModelError(
+                f"Memory runs out even with one patch of {patch} pixels in a step: choose fewer filters (the quick preset "
+                "has 16), or close other programs that use this device. What was saved so far is kept."
+            )
+        progress.patch, progress.batch = less
+        what = (
+            f"{count(less[1], 'patch')} in a step, not {batch}"
+            if less[1] < batch
+            else f"patches of {less[0]} pixels, not {patch}"
+        )
+        self.notify(Warned(f"Memory ran out in step {progress.step + 1:,}: training goes on with {what}."))
+        self.pace = Pace()  # other steps take another time
+        if progress.step:
+            self._checkpoint()
 
     def _sampler(self) -> Sampler:
         config = self.config
@@ -222,12 +222,10 @@ class _Training:
         return Sampler(
             self.parts.train,
             classes,
-            config.patch,
-            config.batch,
+            self.progress.patch,
+            self.progress.batch,
             self.progress.seed,
-            config.flips,
-            config.deform,
-            config.intensity,
+            config.augmentation,
         )
 
     def _step(self, batch: Batch) -> None:
@@ -240,7 +238,7 @@ class _Training:
         if sound:
             return
         progress.faults += 1
-        if progress.faults <= _FAULTS:
+        if progress.faults <= MAX_FAULTS:
             progress.factor /= 2
             self.notify(
                 Warned(
@@ -292,24 +290,26 @@ class _Training:
 
     def _validate(self, stop: Stop) -> bool:
         """Measure the network and keep it if it is the best so far; False if stopped."""
-        event = self.best.update(self.learner, self.progress, stop)
+        try:
+            with backend.memory_errors():
+                event = self.best.update(self.learner, self.progress, stop)
+        except MemoryError:
+            raise ModelError(
+                "Memory ran out while quality was measured: hold nothing out (its fraction is 0), choose fewer filters, or close "
+                "other programs that use this device. What was saved so far is kept."
+            ) from None
         if event is None:
             return False
         self.progress.measured = self.progress.step
+        self.progress.stale = 0 if event.best else self.progress.stale + 1
         self.notify(event)
         return True
 
-    def _is_dead(self, probe: npt.NDArray[np.float32] | None) -> bool:
-        """Whether the network, after the warm-up, gives the same answer everywhere."""
+    def _is_time_to_look(self) -> bool:
+        """Whether a network that gives the same answer everywhere would be dead by now, and is to be asked."""
         step, steps = self.progress.step, self.progress.steps
         first = max(self.config.warmup, _FIRST_LOOK)
-        if probe is None or (step not in (first, steps) and (step < first or step not in self._moments())):
-            return False
-        logits = self.learner.forward(probe).astype(np.float64)
-        if logits.shape[-1] == 1:
-            logits = np.concatenate([np.zeros_like(logits), logits], -1)
-        odds = np.exp(logits - logits.max(-1, keepdims=True))
-        return bool((odds / odds.sum(-1, keepdims=True)).std((0, 1, 2)).max() < _DEAD)
+        return step in (first, steps) or (step > first and step in self._moments())
 
     def _restart(self) -> None:
         """Begin anew with another seed."""
@@ -321,7 +321,7 @@ class _Training:
         self.progress = self.progress.restarted()
         self.best.weights = None
         self.held_back.clear()
-        self.learner = Learner(self.spec.network, self.config, self.progress.seed)
+        self.learner = Learner(self.spec.network, self.config, self.progress.seed, self.progress.precision)
         if self.progress.steps:
             self._announce(self.progress.steps)
 
@@ -337,14 +337,14 @@ class _Training:
         arrays.update({f"best/{name}": array for name, array in (self.best.weights or {}).items()})
         self.save_checkpoint(arrays, self.progress.state())
 
-    def _result(self, end: _End) -> TrainResult:
+    def _result(self, end: End) -> TrainResult:
         progress = self.progress
-        if self.parts.validation and end in (_End.STOPPED, _End.DIVERGED) and self._worth_measuring():
+        if self.parts.validation and end in (End.STOPPED, End.DIVERGED) and self._worth_measuring():
             # After the checkpoint: an uninterrupted run would not measure here, and must choose the same weights.
             self._validate(never_stop)
         model = self.best.model(self.learner, progress)
-        message = self._message(end) if progress.step else _NOTHING
-        stopped = end is _End.STOPPED
+        message = closing_words(end, progress, self.parts.message, bool(self.parts.validation))
+        stopped = end is End.STOPPED
         return TrainResult(model, progress.step, progress.seconds, stopped, progress.score, message)
 
     def _worth_measuring(self) -> bool:
@@ -353,40 +353,8 @@ class _Training:
             return False
         return self.best.weights is None or self.best.seconds <= _SHORT
 
-    def _message(self, end: _End) -> str:
-        """Say what happened and how good the model is."""
-        progress = self.progress
-        did = (
-            f"{progress.step:,} of {progress.steps:,} steps" if progress.steps else f"{progress.step:,} steps"
-        )
-        head = {
-            _End.DONE: f"Trained {progress.step:,} steps.",
-            _End.STOPPED: f"Stopped after {did}; the best model so far is kept.",
-            _End.DIVERGED: f"Training ended after {did}: its numbers were not finite {_FAULTS + 1} times, though the learning rate "
-            "was halved. The best model so far is kept; train again with a lower learning rate.",
-            _End.DEAD: f"Training ended after {did}: with two different first weights the network gave the same answer everywhere. "
-            "Its model is of no use: try another seed or preset, and check that the labels lie on what they mark.",
-        }[end]
-        if progress.score is not None:
-            return f"{head} Mean Dice {progress.score:.3f} on the region held out. {self.parts.message}"
-        reason = self.parts.message if not self.parts.validation else "It ended before quality was measured."
-        return f"{head} Quality was not measured. {reason}"
 
-
-def _probe(sampler: Sampler) -> npt.NDArray[np.float32] | None:
-    """Draw a few patches with more than one class, to see whether a network tells them apart."""
-    images: list[npt.NDArray[np.float32]] = []
-    classes: set[int] = set()
-    for n in range(_PROBES):
-        batch, targets, _ = sampler.batch(n)
-        images.append(batch)
-        classes.update(np.unique(targets[targets != IGNORE]).tolist())
-        if len(classes) > 1:
-            return np.concatenate(images)
-    return None
-
-
-def _check(dataset: Dataset, spec: ModelSpec, config: TrainConfig) -> None:
+def _check(dataset: Dataset, spec: ModelSpec, progress: Progress) -> None:
     """Refuse what does not fit together, before anything is built."""
     network = spec.network
     if not dataset.examples:
@@ -397,8 +365,8 @@ def _check(dataset: Dataset, spec: ModelSpec, config: TrainConfig) -> None:
             f"The network reads {network.channels} channels and knows {network.classes} classes, but the images have {channels} and "
             f"the labels {classes}: set channels and classes of the network to these."
         )
-    if config.patch % network.stride:
+    if progress.patch % network.stride:
         raise ModelError(
-            f"A patch of {config.patch} pixels does not fit a network of depth {network.depth}: "
+            f"A patch of {progress.patch} pixels does not fit a network of depth {network.depth}: "
             f"choose a multiple of {network.stride}."
         )

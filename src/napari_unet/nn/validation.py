@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from napari_unet.data.axes import Stack
 from napari_unet.data.dataset import Example
+from napari_unet.data.decoding import Choice, Region, choose_decoding
 from napari_unet.data.labels import IGNORE
 from napari_unet.data.normalize import Range
 from napari_unet.data.tiling import Halo, Tile, chunk_shape, plan
 from napari_unet.events import Stop, never_stop
 from napari_unet.nn.backend import Forward
 from napari_unet.nn.prediction import compute_tile
+from napari_unet.spec import OBJECT_CLASSES
 
 __all__ = ["THRESHOLDS", "Quality", "measure"]
 
@@ -23,6 +25,10 @@ THRESHOLDS: npt.NDArray[np.float32] = np.round(np.arange(1, 20) * 0.05, 2).astyp
 """Candidates for the threshold of two classes."""
 
 _MAX_PIXELS = 1_000_000
+
+_HUGE = 1e30  # instead of infinity
+
+_DECODED_PIXELS = 1_000_000  # of what is held out, at most, are made into objects: it is done a dozen times
 
 
 @dataclass(frozen=True)
@@ -39,11 +45,15 @@ class Quality:
         matters is not known: foreground alone would favour merged cells in a membrane image.
     threshold : float
         Two classes: the candidate with the highest score; of equals the one nearest to 0.5. Else 0.5.
+    choice : Choice or None
+        Where objects are learned: how they are made best, and how good they are, on about a megapixel
+        of what was held out.
     """
 
     loss: float
     score: float
     threshold: float
+    choice: Choice | None = None
 
 
 def measure(
@@ -74,8 +84,9 @@ def measure(
     Quality or None
         None if stopped.
     """
-    tally = _Tally(classes)
-    for example in examples:
+    tally, sample = _Tally(classes), _Sample(examples)
+    for number, example in enumerate(examples):
+        sample.begin(number)
         stack = Stack(example.image, "YXC", "held out")
         channels = example.image.shape[-1]
         as_is = Range((0.0,) * channels, (1.0,) * channels)  # examples are normalised already
@@ -85,8 +96,44 @@ def measure(
                 return None
             weight = None if example.weight is None else example.weight[tile.write]
             logits = compute_tile(forward, stack, 0, tile, stride, as_is)
+            # Weights that are finite, but huge, overflow.
+            logits = np.nan_to_num(logits, nan=0.0, posinf=_HUGE, neginf=-_HUGE)
             tally.add(logits, example.target[tile.write], weight)
-    return tally.quality()
+            sample.add(logits, tile)
+    quality = replace(tally.quality(), choice=choose_decoding(sample.regions, stop))
+    return None if stop() else quality
+
+
+class _Sample:
+    """Probabilities and truth of some examples in which objects are learned, spread over all of them."""
+
+    def __init__(self, examples: Sequence[Example]) -> None:
+        self.regions: list[Region] = []
+        self._examples = examples
+        self._every = -(-sum(example.target.size for example in examples) // _DECODED_PIXELS)
+        self._left = _DECODED_PIXELS
+        self._open = False
+
+    def begin(self, number: int) -> None:
+        """Take an example, or as many of its rows as there is room for, or none."""
+        example = self._examples[number]
+        height, width = example.target.shape
+        rows = min(height, self._left // width)
+        self._open = example.ids is not None and rows > 0 and number % self._every == 0
+        if example.ids is not None and self._open:
+            self._left -= rows * width
+            nothing = np.zeros((rows, width, len(OBJECT_CLASSES)), np.float32)
+            nothing[..., 0] = 1
+            self.regions.append(Region(nothing, example.ids[:rows], example.target[:rows] != IGNORE))
+
+    def add(self, logits: npt.NDArray[np.float32], tile: Tile) -> None:
+        """Add what the network says of a tile."""
+        if self._open:
+            answers = self.regions[-1].probabilities
+            y, x = tile.write
+            rows = max(0, min(y.stop, len(answers)) - y.start)
+            odds = np.exp(logits[:rows] - logits[:rows].max(-1, keepdims=True))
+            answers[y.start : y.start + rows, x] = odds / odds.sum(-1, keepdims=True)
 
 
 class _Tally:

@@ -72,8 +72,11 @@ def _sentence(card: ModelSpec) -> str:
     names = ", ".join(info.name or str(info.value) for info in card.classes)
     score = card.training.score
     quality = "quality not measured" if score is None else f"mean Dice {score:.2f} on the part held out"
+    if card.training.ap50 is not None:
+        quality = f"AP {card.training.ap50:.2f} at IoU 0.5 on the part held out"
+    what = "objects" if card.target == "objects" else f"classes {names}"
     channels = "RGB" if card.axes == "YXS" else f"{card.network.channels} channel(s)"
-    return f"Model {card.name!r} is in the Segment dock: {channels}; classes {names}; {quality}."
+    return f"Model {card.name!r} is in the Segment dock: {channels}; {what}; {quality}."
 
 
 def _open_ome_tiff(path: str) -> list[LayerData]:

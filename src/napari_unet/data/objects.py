@@ -1,0 +1,219 @@
+"""Objects as targets of a network, and probabilities back to objects.
+
+Each object has an id of its own. A network learns three classes: background, inside of an object,
+and border between objects that touch, as the winners of the 2018 Data Science Bowl did (Caicedo et al.,
+"Nucleus segmentation across imaging experiments", Nature Methods 16, 2019). What it answers becomes
+objects by a watershed: connected insides are the seeds, and they grow over the foreground.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+from skimage.measure import label
+from skimage.segmentation import watershed
+
+from napari_unet.errors import DataError
+from napari_unet.spec import OBJECT_CLASSES, ObjectDecoding
+
+__all__ = [
+    "BORDER",
+    "BORDER_WIDTH",
+    "INSIDE",
+    "decode",
+    "learn_objects",
+    "number_objects",
+    "object_distances",
+    "object_targets",
+]
+
+INSIDE, BORDER = OBJECT_CLASSES.index("inside"), OBJECT_CLASSES.index("border")
+
+BORDER_WIDTH = 2.0
+"""Pixels from which an object counts as touching another: a border is twice as wide.
+
+On 66 images of nuclei (dsb2018_fluo), targets decoded without a network give the objects back with
+an AP at IoU 0.9 of 0.984 for 2 pixels, 0.949 for 3 and 0.878 for 4; a thinner border is harder to learn.
+"""
+
+
+_TABLE = 2**22
+
+
+def number_objects(ids: NDArray[Any]) -> NDArray[np.int32]:
+    """Give objects the numbers 1, 2, ... in the order of their ids.
+
+    Parameters
+    ----------
+    ids : ndarray of int, shape (Y, X)
+        Values from 0, which is no object, to 2**63 - 1.
+
+    Returns
+    -------
+    ndarray of int32, shape (Y, X)
+        The same objects; 0 stays 0.
+    """
+    if ids.size and int(ids.max()) < _TABLE:
+        # counting needs no sorting, which is what makes np.unique slow on a whole image
+        there = np.bincount(ids.ravel().astype(np.intp, copy=False)) > 0
+        there[0] = False
+        table = np.where(there, np.cumsum(there), 0).astype(np.int32)
+        return np.asarray(table[ids], np.int32)
+    values, numbers = np.unique(ids, return_inverse=True)
+    first = 0 if len(values) and values[0] == 0 else 1
+    return (numbers.reshape(ids.shape) + first).astype(np.int32)
+
+
+def object_distances(ids: NDArray[np.int32], reach: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Measure how far each pixel is from the nearest object, and from the second nearest.
+
+    Parameters
+    ----------
+    ids : ndarray of int32, shape (Y, X)
+        Objects 1, 2, ...; 0 between them.
+    reach : float
+        Pixels beyond which it does not matter.
+
+    Returns
+    -------
+    nearest, second : ndarray of float32, shape (Y, X)
+        In pixels, between pixel centres; 0 on the object itself; infinite, or at least above
+        `reach`, where there is none in reach.
+    """
+    nearest = np.full(ids.shape, np.inf, np.float32)
+    second = nearest.copy()
+    margin = int(np.ceil(reach))
+    for number, box in enumerate(ndimage.find_objects(ids), start=1):
+        if box is None:
+            continue
+        window = tuple(
+            slice(max(0, side.start - margin), min(size, side.stop + margin))
+            for side, size in zip(box, ids.shape, strict=True)
+        )
+        distance = ndimage.distance_transform_edt(ids[window] != number).astype(np.float32)
+        d1, d2 = nearest[window], second[window]
+        np.minimum(d2, np.maximum(d1, distance), out=d2)
+        np.minimum(d1, distance, out=d1)
+    return nearest, second
+
+
+def object_targets(ids: NDArray[Any], width: float = BORDER_WIDTH) -> NDArray[np.uint8]:
+    """Turn objects into what a network learns.
+
+    Border is where the distances to the two nearest objects add up to `width` or less: pixels of
+    an object that near to another, and the gap between two objects that narrow. An object that
+    would be all border keeps as inside what is farthest from others.
+
+    Parameters
+    ----------
+    ids : ndarray of int, shape (Y, X)
+        Object of each pixel; 0 is background.
+    width : float
+        In pixels; 1 for pixels that touch another object, diagonals left out.
+
+    Returns
+    -------
+    ndarray of uint8, shape (Y, X)
+        0 background, 1 inside, 2 border.
+    """
+    numbers = number_objects(ids)
+    nearest, second = object_distances(numbers, width)
+    target = np.where(numbers > 0, INSIDE, 0).astype(np.uint8)
+    target[nearest + second <= width] = BORDER
+    for number in _lost(numbers, target):
+        own = numbers == number
+        target[own & (second == second[own].max())] = INSIDE
+    return target
+
+
+def learn_objects(ids: NDArray[Any], *, pieces: bool = False) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
+    """Turn painted objects into what a network learns, and number them.
+
+    Parameters
+    ----------
+    ids : ndarray of int, shape (Y, X)
+        Object of each pixel; 0 is background.
+    pieces : bool
+        Take each connected region (with diagonals) for one object, where all have the same id.
+
+    Returns
+    -------
+    target : ndarray of uint8, shape (Y, X)
+        From `object_targets`.
+    numbers : ndarray of int32, shape (Y, X)
+        Objects 1, 2, ...; 0 is background.
+    """
+    numbers = number_objects(ids)
+    if pieces:
+        numbers = np.asarray(label(numbers, connectivity=2), np.int32)
+    return object_targets(numbers), numbers
+
+
+def _lost(numbers: NDArray[np.int32], target: NDArray[np.uint8]) -> NDArray[np.intp]:
+    """Objects without any inside."""
+    pixels = np.bincount(numbers.ravel())
+    inside = np.bincount(numbers[target == INSIDE], minlength=len(pixels))
+    pixels[0] = 0
+    return np.flatnonzero((pixels > 0) & (inside == 0))
+
+
+def decode(probabilities: NDArray[np.float32], decoding: ObjectDecoding) -> NDArray[Any]:
+    """Turn probabilities into objects, by a seeded watershed.
+
+    Seeds are connected regions (with diagonals) of pixels whose probability of inside reaches the
+    seed threshold. They grow, the likeliest inside first, over all pixels whose probability of not being
+    background reaches the foreground threshold. A connected region of these without a seed is an
+    object too: the seeds only say where to part. Objects smaller than the least size are left out.
+
+    Parameters
+    ----------
+    probabilities : ndarray of float32, shape (Y, X, 3)
+        Of background, inside and border; they add up to 1.
+    decoding : ObjectDecoding
+        Thresholds, and the least size in pixels.
+
+    Returns
+    -------
+    ndarray of uint8, uint16 or uint32, shape (Y, X)
+        Objects 1, 2, ... in the order of their first pixels, in the smallest type that holds
+        them; 0 between them.
+
+    Raises
+    ------
+    DataError
+        If there are not three probabilities for each pixel.
+    """
+    if probabilities.ndim != 3 or probabilities.shape[-1] != len(OBJECT_CLASSES):
+        raise DataError(
+            f"Objects are made from three probabilities a pixel ({', '.join(OBJECT_CLASSES)}), as (y, x, 3), "
+            f"but these have shape {probabilities.shape}."
+        )
+    foreground = 1 - probabilities[..., 0] >= decoding.foreground_threshold
+    inside = probabilities[..., INSIDE]
+    seeds = label(foreground & (inside >= decoding.seed_threshold), connectivity=2)
+    regions = label(foreground, connectivity=1)
+    seeded = np.zeros(regions.max() + 1, bool)
+    seeded[regions[seeds > 0]] = True
+    alone = foreground & ~seeded[regions]
+    seeds[alone] = regions[alone] + seeds.max()
+    grown = watershed(probabilities[..., BORDER] - inside, seeds, mask=foreground)
+    return _in_order(grown, decoding.min_size)
+
+
+def _in_order(objects: NDArray[Any], min_size: int) -> NDArray[Any]:
+    """Drop small objects and number the rest by their first pixels."""
+    flat = objects.ravel()
+    sizes = np.bincount(flat)
+    kept = sizes >= max(min_size, 1)
+    kept[0] = False
+    # Of several writes to one place the last one stays: that of the first pixel, as they go backwards.
+    first = np.full(len(sizes), flat.size, np.int64)
+    first[flat[::-1]] = np.arange(flat.size - 1, -1, -1)
+    order = np.argsort(first[kept])
+    table = np.zeros(len(sizes), np.min_scalar_type(len(order)))
+    table[np.flatnonzero(kept)[order]] = np.arange(1, len(order) + 1)
+    numbered: NDArray[Any] = table[objects]
+    return numbered

@@ -1,0 +1,155 @@
+"""The settings of the watershed are those that find the true objects; stacks are decoded slice by slice."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
+
+from napari_unet.config import PredictConfig, UNetConfig
+from napari_unet.data.decoding import IDS, Region, choose_decoding, decode_stack, decoding_of
+from napari_unet.data.objects import decode, number_objects, object_targets
+from napari_unet.errors import DataError
+from napari_unet.spec import ClassInfo, ModelSpec, ObjectDecoding
+
+
+def blobs(seed: int, shape: tuple[int, int] = (48, 52)) -> np.ndarray:
+    """Numbered objects, some of which touch."""
+    rng = np.random.default_rng(seed)
+    at = np.indices(shape).reshape(2, -1).T
+    points = rng.uniform((4, 4), np.array(shape) - 4, (8, 2))
+    distance = np.linalg.norm(at[:, None] - points, axis=-1)
+    ids = np.where(distance.min(1) < 7, distance.argmin(1) + 1, 0).reshape(shape)
+    return number_objects(ids)
+
+
+def blurred(ids: np.ndarray, sigma: float = 1.0) -> np.ndarray:
+    """Probabilities as of a network that is unsure near outlines."""
+    sure = np.eye(3, dtype=np.float32)[object_targets(ids)]
+    return ndimage.gaussian_filter(sure, (sigma, sigma, 0))
+
+
+def region(seed: int, sigma: float = 1.0) -> Region:
+    ids = blobs(seed)
+    return Region(blurred(ids, sigma), ids, np.ones(ids.shape, bool))
+
+
+def test_what_a_network_says_too_seldom_is_made_up_for() -> None:
+    sure = region(1)
+    shy = np.stack([1 - (s := 0.6 * sure.probabilities[..., 1:]).sum(-1), s[..., 0], s[..., 1]], axis=-1)
+    choice = choose_decoding([Region(shy, sure.truth, sure.known)])
+    assert choice is not None
+    assert choice.decoding.foreground_threshold < 0.5
+    best = choose_decoding([sure])
+    assert best is not None
+    assert best.decoding.foreground_threshold == 0.5
+    assert choice.ap50 == best.ap50 == 1
+
+
+def test_specks_are_left_out() -> None:
+    sure = region(2)
+    specked = sure.probabilities.copy()
+    specked[1::12, 1::12] = 0, 1, 0
+    choice = choose_decoding([Region(specked, sure.truth, sure.known)])
+    assert choice is not None
+    assert 2 <= choice.decoding.min_size <= 30
+
+
+def test_what_is_not_known_does_not_count() -> None:
+    sure = region(3)
+    known = np.zeros(sure.known.shape, bool)
+    known[:, :26] = True
+    lost = sure.probabilities.copy()
+    lost[:, 30:] = 1, 0, 0
+    choice = choose_decoding([Region(lost, sure.truth, known)])
+    assert choice is not None
+    assert choice.ap50 == 1
+
+
+def test_without_objects_or_once_stopped_nothing_is_chosen() -> None:
+    sure = region(0)
+    assert choose_decoding([]) is None
+    assert choose_decoding([Region(sure.probabilities, 0 * sure.truth, sure.known)]) is None
+    assert choose_decoding([sure], stop=lambda: True) is None
+
+
+def stack_of(count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities (3, N, Y, X) as bytes, and the objects of each slice decoded alone."""
+    answers = [blurred(blobs(seed)) for seed in range(count)]
+    stored = np.rint(255 * np.moveaxis(np.stack(answers), -1, 0)).astype(np.uint8)
+    alone = [
+        decode(np.moveaxis(stored[:, n], 0, -1).astype(np.float32) / np.float32(255), ObjectDecoding())
+        for n in range(count)
+    ]
+    return stored, np.stack(alone)
+
+
+def test_numbers_go_on_from_slice_to_slice() -> None:
+    stored, alone = stack_of(3)
+    labels = np.zeros(alone.shape, IDS)
+    told: list[tuple[int, int]] = []
+    assert not decode_stack(stored, labels, ObjectDecoding(), tell=lambda *at: told.append(at))
+    assert told == [(1, 3), (2, 3), (3, 3)]
+    before = 0
+    for found, expected in zip(labels, alone, strict=True):
+        np.testing.assert_array_equal(found, np.where(expected > 0, expected + np.uint32(before), 0))
+        before += int(expected.max())
+
+
+def test_objects_do_not_depend_on_how_probabilities_are_stored() -> None:
+    stored, alone = stack_of(2)
+    results = [np.zeros(alone.shape, IDS) for _ in range(2)]
+    decode_stack(stored, results[0], ObjectDecoding())
+    decode_stack(stored.astype(np.float32) / 255, results[1], ObjectDecoding())
+    np.testing.assert_array_equal(*results)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 3), st.integers(1, 60), st.integers(1, 60))
+def test_a_stop_and_a_new_start_give_the_same(after: int, cy: int, cx: int) -> None:
+    stored, alone = stack_of(3)
+    whole = np.zeros(alone.shape, IDS)
+    decode_stack(stored, whole, ObjectDecoding())
+    labels, done = np.zeros(alone.shape, IDS), []
+    stopped = decode_stack(
+        stored,
+        labels,
+        ObjectDecoding(),
+        chunk=(cy, cx),
+        tell=lambda n, _: done.append((n - 1,)),
+        stop=lambda: len(done) >= after,
+    )
+    assert stopped == (after < 3)
+    assert not labels[after:].any()
+    first = tuple(done)
+    assert not decode_stack(
+        stored, labels, ObjectDecoding(), chunk=(cy, cx), is_done=lambda index: index in first
+    )
+    np.testing.assert_array_equal(labels, whole)
+
+
+def test_only_the_window_is_decoded() -> None:
+    stored, alone = stack_of(3)
+    labels = np.zeros(alone.shape, IDS)
+    stored[:, :, :10] = 0  # as where nothing was computed
+    decode_stack(stored, labels, ObjectDecoding(), window=((1, 2), (10, 40), (5, 50)))
+    assert labels[1].any()
+    labels[1:2, 10:40, 5:50] = 0
+    assert not labels.any()
+
+
+def test_settings_of_the_user_overrule_those_of_the_model() -> None:
+    spec = ModelSpec(
+        network=UNetConfig(classes=3),
+        classes=tuple(ClassInfo(value=i) for i in range(3)),
+        target="objects",
+        objects=ObjectDecoding(seed_threshold=0.7, min_size=9),
+    )
+    assert decoding_of(spec, PredictConfig()) == spec.objects
+    assert decoding_of(spec, PredictConfig(threshold=0.2, min_size=0)) == ObjectDecoding(
+        foreground_threshold=0.2, seed_threshold=0.7, min_size=0
+    )
+    with pytest.raises(DataError, match="tells classes apart, not objects"):
+        decoding_of(ModelSpec(), PredictConfig())

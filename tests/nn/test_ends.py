@@ -1,0 +1,218 @@
+"""Training that ends well: out of memory, early, from another model; the same after a restart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from napari_unet.config import UNetConfig
+from napari_unet.data.dataset import Dataset
+from napari_unet.errors import ModelError
+from napari_unet.events import StepDone, TrainStarted, Validated
+from napari_unet.nn import training
+from napari_unet.nn.learner import Learner
+from napari_unet.nn.training import train_network
+from napari_unet.spec import ModelSpec
+
+from .test_training import SHORT, Run, digest
+
+
+def limited(pixels: int, monkeypatch: pytest.MonkeyPatch, after: int = 0) -> list[tuple[int, ...]]:
+    """Let steps of more pixels fail as on a GPU whose memory is full, from step `after` on; list what was tried."""
+    tried: list[tuple[int, ...]] = []
+    step = keras.Model.train_on_batch
+
+    def train_on_batch(self: Any, x: np.ndarray, *args: Any, **options: Any) -> Any:
+        tried.append(x.shape[:2])
+        if len(tried) > after and x.shape[0] * x.shape[1] ** 2 > pixels:
+            # As after a real failure, something has run already.
+            self.optimizer.iterations.assign_add(1)
+            raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+        return step(self, x, *args, **options)
+
+    monkeypatch.setattr(keras.Model, "train_on_batch", train_on_batch)
+    return tried
+
+
+def test_out_of_memory_means_smaller_batches_then_smaller_patches(
+    dataset: Dataset, spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = limited(16**2, monkeypatch)
+    run = Run(dataset, spec, SHORT.replace(batch=4, steps=4))
+    assert tried == [(4, 32), (2, 32), (1, 32), *[(1, 16)] * 4]
+    assert run.warnings == [
+        "Memory ran out in step 1: training goes on with 2 patches in a step, not 4.",
+        "Memory ran out in step 1: training goes on with 1 patch in a step, not 2.",
+        "Memory ran out in step 1: training goes on with patches of 16 pixels, not 32.",
+    ]
+    assert run.result.steps == 4
+    assert [event.step for event in run.of(StepDone)] == [1, 2, 3, 4]
+    # nothing of the steps that failed is left: it is the run that was asked for small
+    monkeypatch.undo()
+    small = Run(dataset, spec, SHORT.replace(batch=1, patch=16, steps=4))
+    assert digest(small.result.model) == digest(run.result.model)
+
+
+def test_what_memory_allows_is_kept_for_the_next_session(
+    dataset: Dataset, spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limited(32**2, monkeypatch, after=5)
+    run = Run(dataset, spec, SHORT)
+    monkeypatch.undo()
+    assert run.warnings == ["Memory ran out in step 6: training goes on with 1 patch in a step, not 2."]
+    first, _ = run.checkpoints
+    assert (first[1]["step"], first[1]["patch"], first[1]["batch"]) == (5, 32, 1)
+    resumed = Run(dataset, spec, SHORT, resume=first)
+    assert digest(resumed.result.model) == digest(run.result.model)
+
+
+def test_where_not_even_the_smallest_step_fits_it_is_said(
+    dataset: Dataset, spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limited(0, monkeypatch)
+    with pytest.raises(ModelError, match="Memory runs out even with one patch of 16 pixels in a step"):
+        Run(dataset, spec)
+
+
+def test_other_errors_of_the_backend_pass(
+    dataset: Dataset, spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: Any, **options: Any) -> None:
+        raise tf.errors.InternalError(None, None, "broken")
+
+    monkeypatch.setattr(keras.Model, "train_on_batch", fail)
+    with pytest.raises(tf.errors.InternalError):
+        Run(dataset, spec)
+
+
+def scored(*scores: float) -> Callable[..., Any]:
+    """Make the measurements of a training come out as told."""
+    measure = training.BestModel.measure
+    told = iter(scores)
+
+    def told_score(self: Any, *args: Any) -> Any:
+        quality = measure(self, *args)
+        return quality and replace(quality, score=next(told))
+
+    return told_score
+
+
+def test_it_ends_when_quality_no_longer_rises(
+    dataset: Dataset, spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = SHORT.replace(patience=3)
+    monkeypatch.setattr(training.BestModel, "measure", scored(0.5, 0.4, 0.45, 0.7, 0.6, 0.7, 0.1))
+    run = Run(dataset, spec, config)
+    assert [event.best for event in run.of(Validated)] == [True, False, False, True, False, False, False]
+    assert (run.result.steps, run.result.stopped, run.result.score) == (7, False, 0.7)
+    assert run.result.message.startswith(
+        "Ended after 7 of 12 steps, because the last 3 measurements were no better than the best, that of step 4, which is kept. "
+        "Mean Dice 0.700 on the region held out."
+    )
+    again = Run(dataset, spec, config, resume=run.checkpoints[-1])
+    assert again.of(StepDone) == []
+    assert again.result.message == run.result.message
+
+
+def test_patience_is_counted_across_sessions(
+    dataset: Dataset, spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = SHORT.replace(patience=4)
+    monkeypatch.setattr(training.BestModel, "measure", scored(0.9, *[0.1] * 3))
+    # measured twice; the measurement after the checkpoint doesn't count
+    first = Run(dataset, spec, config, until=3)
+    monkeypatch.undo()
+    monkeypatch.setattr(training.BestModel, "measure", scored(*[0.1] * 9))
+    second = Run(dataset, spec, config, resume=first.checkpoints[-1])
+    assert second.result.steps == 5
+
+
+def test_first_weights_are_those_of_the_model_to_begin_with(dataset: Dataset, spec: ModelSpec) -> None:
+    model = Run(dataset, spec, SHORT.replace(steps=3)).result.model
+    config = SHORT.replace(steps=1, learning_rate=1e-7, seed=5, validation=0)
+    again = Run(dataset, spec, config, begin_with=model.arrays())
+    for name, array in again.result.model.arrays().items():
+        np.testing.assert_allclose(array, model.arrays()[name], atol=1e-5)
+    fresh = Run(dataset, spec, config)
+    assert digest(fresh.result.model) != digest(again.result.model)
+
+
+def test_a_layer_that_is_not_named_stays_fresh(dataset: Dataset, spec: ModelSpec) -> None:
+    model = Run(dataset, spec, SHORT.replace(steps=1)).result.model
+    learner = Learner(spec.network, SHORT, 3)
+    fresh = learner.network.get_layer("logits").kernel.numpy().copy()
+    weights = {name: array for name, array in model.arrays().items() if not name.startswith("logits")}
+    learner.begin_with(weights)
+    np.testing.assert_array_equal(learner.network.get_layer("logits").kernel.numpy(), fresh)
+
+
+def test_open_settings_are_refused(dataset: Dataset, spec: ModelSpec) -> None:
+    with pytest.raises(ModelError, match="Patch, batch and precision of this training are left open"):
+        train_network(dataset, spec, SHORT.replace(batch=None))
+
+
+def test_the_settings_of_a_checkpoint_hold(dataset: Dataset, spec: ModelSpec) -> None:
+    whole = Run(dataset, spec)
+    first = Run(dataset, spec, until=5)
+    assert first.checkpoints[-1][1]["network"] == UNetConfig(filters=2, depth=1).model_dump(mode="json")
+    other = SHORT.replace(patch=None, batch=None, precision="auto")
+    second = Run(dataset, spec, other, resume=first.checkpoints[-1])
+    assert second.of(TrainStarted)[0].step == 5
+    assert digest(second.result.model) == digest(whole.result.model)
+
+
+def test_a_bad_step_leaves_no_bad_statistics(dataset: Dataset, spec: ModelSpec) -> None:
+    learner = Learner(spec.network.replace(normalization="batch"), SHORT, 0)
+    rng = np.random.default_rng(0)
+    images = rng.random((2, 32, 32, 1), np.float32)
+    truth = rng.integers(0, 2, (2, 32, 32)).astype(np.uint8)
+    weights = np.ones((2, 32, 32), np.float32)
+    assert learner.step((images, truth, weights), 0, 12, 1.0)[1]
+    before = learner.state()
+    images[0, 3, 3] = np.inf
+    assert not learner.step((images, truth, weights), 1, 12, 1.0)[1]
+    after = learner.state()
+    floats = [name for name in before if name.startswith("network") and before[name].dtype.kind == "f"]
+    assert len(floats) > 20
+    for name in floats:
+        np.testing.assert_array_equal(after[name], before[name], name)
+
+
+def test_a_model_handed_out_is_not_changed_by_later_steps(dataset: Dataset, spec: ModelSpec) -> None:
+    handed: list[dict[str, np.ndarray]] = []
+    copies: list[dict[str, np.ndarray]] = []
+
+    def keep(card: ModelSpec, arrays: dict[str, np.ndarray]) -> None:
+        handed.append(arrays)
+        copies.append({name: array.copy() for name, array in arrays.items()})
+
+    train_network(dataset, spec, SHORT, save_model=keep)
+    assert len(handed) > 1
+    for then, now in zip(copies, handed, strict=True):
+        assert all(np.array_equal(then[name], now[name]) for name in then)
+
+
+@pytest.mark.parametrize("asked", [1, 2, 3, 5])
+def test_stop_at_any_question_leaves_a_model_or_says_that_nothing_was_learned(
+    dataset: Dataset, spec: ModelSpec, asked: int
+) -> None:
+    questions = iter(range(1, 1000))
+    models: list[Any] = []
+    result = train_network(
+        dataset,
+        spec,
+        SHORT,
+        save_model=lambda card, arrays: models.append(card),
+        stop=lambda: next(questions) >= asked,  # and again each time after
+    )
+    assert result.stopped
+    if result.steps:
+        assert models and result.message.startswith(f"Stopped after {result.steps} of 12 steps")
+    else:
+        assert not models and result.message == "Nothing learned yet: stopped before the first step was done."

@@ -1,0 +1,130 @@
+"""Trainings in a run folder: settings chosen once, other models to start from, and what goes on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from napari_unet import load_model, run, train
+from napari_unet.config import TrainConfig, UNetConfig
+from napari_unet.data.synthetic import cells
+from napari_unet.errors import FileError, ModelError
+from napari_unet.events import Event, Noted, StepDone, Warned
+from napari_unet.files.run import RunFolder
+from napari_unet.jobs import TrainJob
+
+TINY = TrainConfig(steps=2, patch=32, batch=1, patience=0)
+
+
+def notes(events: list[Event]) -> list[str]:
+    return [event.message for event in events if isinstance(event, Noted)]
+
+
+def open_settings(job: TrainJob) -> TrainJob:
+    """Leave open what a computer can choose, in a training of two steps."""
+    return job.replace(network=None, train=TrainConfig(steps=2))
+
+
+@pytest.fixture
+def small_choice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a computer without a GPU choose a network of one filter, so that it takes no time."""
+    monkeypatch.setattr("napari_unet.data.advice._CPU_FILTERS", 1)
+    monkeypatch.setattr("napari_unet.nn.backend.device_name", lambda: "CPU")
+
+
+@pytest.mark.usefixtures("small_choice")
+def test_what_is_left_open_is_chosen_told_and_kept(tiny_job: TrainJob) -> None:
+    events: list[Event] = []
+    run(open_settings(tiny_job), events.append)
+    told = notes(events)
+    assert [sentence.split()[0] for sentence in told[:4]] == ["A", "Patches", "16", "Computed"]
+    assert told[1] == "Patches of 64 pixels: the images are no larger."
+    folder = RunFolder(tiny_job.out)
+    assert folder.read_job() == open_settings(tiny_job)
+    _, state = folder.load_checkpoint() or ({}, {})
+    assert (state["patch"], state["batch"], state["precision"]) == (64, 16, "float32")
+    assert state["network"]["filters"] == 1
+
+
+@pytest.mark.usefixtures("small_choice")
+def test_a_run_that_goes_on_keeps_its_settings_on_another_computer(
+    tiny_job: TrainJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = open_settings(tiny_job)
+    first: list[Event] = []
+    run(job, first.append, lambda: any(isinstance(event, StepDone) for event in first))
+    monkeypatch.setattr("napari_unet.data.advice._CPU_FILTERS", 2)
+    events: list[Event] = []
+    report = run(job, events.append)
+    assert report.metrics["steps"] == 2
+    assert load_model(report.outputs["model"]).spec.network.filters == 1
+    assert not any("filter" in sentence for sentence in notes(events))
+
+
+def test_training_starts_from_the_model_of_a_run(tiny_job: TrainJob, tmp_path: Path) -> None:
+    first = run(tiny_job.replace(train=TINY))
+    old = load_model(first.outputs["model"]).arrays()
+    for place in (first.outputs["run"], first.outputs["model"]):
+        job = tiny_job.replace(
+            network=None,
+            start_from=place,
+            out=str(tmp_path / Path(place).name / "next"),
+            train=TINY.replace(steps=1, learning_rate=1e-7, seed=4),
+        )
+        events: list[Event] = []
+        report = run(job, events.append)
+        assert "Training begins with model 'unet' (2 filters, depth 2): all weights are kept." in notes(
+            events
+        )
+        new = load_model(report.outputs["model"]).arrays()
+        assert all(np.allclose(new[name], old[name], atol=1e-5) for name in old)
+        # the model it began with isn't needed to go on
+        assert run(job).metrics["steps"] == 1
+
+
+def test_a_model_of_another_shape_is_refused(tiny_job: TrainJob, tmp_path: Path) -> None:
+    first = run(tiny_job.replace(train=TINY))
+    other = tiny_job.replace(
+        out=str(tmp_path / "other"), start_from=first.outputs["run"], network=UNetConfig(filters=3, depth=2)
+    )
+    with pytest.raises(
+        ModelError, match="has a network of filters 2, but this training asks for one of filters 3"
+    ):
+        run(other)
+
+
+def test_a_folder_without_a_model_is_refused(tiny_job: TrainJob, tmp_path: Path) -> None:
+    with pytest.raises(FileError, match="holds no model to start from"):
+        run(tiny_job.replace(start_from=str(tmp_path)))
+    with pytest.raises(FileError, match=r"nowhere\.unet"):
+        run(tiny_job.replace(start_from=str(tmp_path / "nowhere.unet")))
+
+
+def test_a_run_cannot_be_made_longer_and_the_way_out_is_said(tiny_job: TrainJob) -> None:
+    run(tiny_job.replace(train=TINY))
+    with pytest.raises(FileError, match="another length: train.steps") as caught:
+        run(tiny_job.replace(train=TINY.replace(steps=5)))
+    assert "(2 there, 5 here)" in str(caught.value)
+    assert "start a new run in another folder that starts from this one" in str(caught.value)
+    events: list[Event] = []
+    assert run(tiny_job.replace(train=TINY), events.append).metrics["steps"] == 2
+    assert not any(isinstance(event, StepDone) for event in events)
+
+
+def test_arrays_start_from_a_model_with_other_channels_and_classes() -> None:
+    image, labels, _ = cells((64, 64), seed=1)
+    model = train([image], [labels], UNetConfig(filters=2, depth=2), TINY)
+    events: list[Event] = []
+    three = labels.copy()
+    three[:, 40:] *= 2
+    colour = np.stack([image] * 3)
+    config = TINY.replace(steps=1)
+    again = train([colour], [three], config=config, axes="CYX", start_from=model, notify=events.append)
+    assert (again.spec.network.channels, again.spec.network.classes) == (3, 3)
+    assert notes(events)[-1] == (
+        "Training begins with model 'unet' (2 filters, depth 2): all weights are kept, but those of the first layer are spread over "
+        "3 channels instead of 1 and the last layer is new, because there are 3 classes instead of 2."
+    )
+    assert not any(isinstance(event, Warned) and "memory" in event.message for event in events)

@@ -33,6 +33,10 @@ def test_presets_have_the_published_sizes() -> None:
             {"architecture": "linked-code", "classes": 3},
             "knows 2 classes, not 3: choose the article or quick preset",
         ),
+        (
+            {"architecture": "linked-code", "normalization": "batch", "skips": "add"},
+            "rebuilt exactly, so it takes no other normalization and skips: choose the article or quick preset",
+        ),
     ],
 )
 def test_what_is_wrong_is_said_in_a_sentence(values: dict[str, object], sentence: str) -> None:

@@ -16,8 +16,10 @@ from napari_unet.config import PredictConfig, TrainConfig, UNetConfig
 from napari_unet.data.axes import ArrayLike, Stack, guess_axes
 from napari_unet.data.dataset import prepare
 from napari_unet.events import Notify, Report, Stop, ignore_events, never_stop
+from napari_unet.files.image import Image
 from napari_unet.files.model import read_model_file, save_model_file
 from napari_unet.jobs import PredictJob, TrainJob
+from napari_unet.pixel_size import as_trained, bring_back
 from napari_unet.prediction_run import run_prediction, segment_objects
 from napari_unet.training_run import Start, make_card, read_start, run_training, settle, train_on
 
@@ -178,6 +180,7 @@ def predict(
     *,
     output: Literal["labels", "probabilities"] = "labels",
     axes: str | None = None,
+    pixel_size: tuple[float, float] | None = None,
     notify: Notify = ignore_events,
     stop: Stop = never_stop,
 ) -> npt.NDArray[Any]:
@@ -196,6 +199,9 @@ def predict(
         probabilities.
     axes : str, optional
         Letters of the image's axes, as for `train`.
+    pixel_size : tuple of float, optional
+        Size of the image's pixels along Y and X, in the unit of the model card; needed where the image is to be
+        segmented at the model's pixel size.
     notify, stop : callable
         Progress out, and the wish to stop in. What was not computed is 0.
 
@@ -209,6 +215,8 @@ def predict(
     ------
     ModelError
         If the image has other channels than the model.
+    DataError
+        If a pixel size is needed and not known.
     """
     from napari_unet.nn.prediction import output_layout, segment
 
@@ -216,7 +224,13 @@ def predict(
     stack = Stack(image, axes or guess_axes(image.shape))
     shape, _, dtype = output_layout(model.spec, stack, output, config)
     result = np.zeros(shape, dtype)
-    if model.spec.objects and output == "labels":
+    if config.pixel_size == "model":
+        sizes = dict(zip("YX", pixel_size, strict=True)) if pixel_size else {}
+        seen = as_trained(Image(image, stack.axes, stack.name, sizes, model.spec.unit), model.spec)
+        own = config.replace(pixel_size="image")
+        part = predict(model, seen.array, own, output=output, axes=seen.axes, notify=notify, stop=stop)
+        bring_back(part, stack.out_axes, result, None, nearest=output == "labels", stop=stop)
+    elif model.spec.objects and output == "labels":
         config = config.replace(probability_type="uint8")
         layout = output_layout(model.spec, stack, "probabilities", config)
         probabilities = np.zeros(layout.shape, layout.dtype)

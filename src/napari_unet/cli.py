@@ -54,10 +54,14 @@ def _part_of(cls: type[Settings], *names: str) -> type[Settings]:
     return create_model(f"{cls.__name__}Flags", __base__=Settings, **fields)
 
 
-_NetworkFlags = _part_of(UNetConfig, "depth", "filters", "dropout")
+_NetworkFlags = _part_of(
+    UNetConfig, "depth", "filters", "dropout", "normalization", "activation", "skips", "upsampling"
+)
 _TrainFlags = _part_of(TrainConfig, *(name for name in TrainConfig.model_fields if name != "augmentation"))
 _AugmentationFlags = _part_of(Augmentation, *Augmentation.model_fields)
-_PaintFlags = _part_of(TrainJob, "unpainted", "background_value", "target", "not_finite", "name")
+_PaintFlags = _part_of(
+    TrainJob, "unpainted", "background_value", "target", "not_finite", "pixel_size", "name"
+)
 _CheckFlags = _part_of(TrainJob, "unpainted", "background_value", "target", "not_finite")
 
 

@@ -401,6 +401,11 @@ class PredictConfig(Settings):
         title="Brightness range",
         description="Take black and white from this image (percentiles of the whole of it), or as the training images had them.",
     )
+    pixel_size: Literal["image", "model"] = Field(
+        "image",
+        title="Pixel size",
+        description="Segment the image as it is, or brought to the pixel size of the training images; the result has the image's own pixels in both.",
+    )
     threshold: float | None = Field(
         None,
         ge=0.0,

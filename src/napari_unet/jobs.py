@@ -76,6 +76,14 @@ class TrainJob(Settings):
         title="NaN pixels",
         description="Refuse an image with NaN or infinite pixels, or set them to 0 and not train on them.",
     )
+    pixel_size: float | None = Field(
+        None,
+        ge=1e-9,
+        le=1e9,
+        title="Pixel size",
+        description="Size of a pixel to which all images are brought before training, in the unit of the first; empty to take them as they are.",
+        examples=[1.0],
+    )
     classes: tuple[ClassInfo, ...] = Field(
         (), description="Names and colours of painted values, where the user gave some."
     )

@@ -24,6 +24,7 @@ from napari_unet.files.model import read_model_file
 from napari_unet.files.tiff import write_tiff
 from napari_unet.files.zarr import chunk_done, create_result, open_result, result_attributes
 from napari_unet.jobs import Output, PredictJob
+from napari_unet.pixel_size import as_trained, bring_back, window_at
 from napari_unet.spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -53,7 +54,11 @@ def run_prediction(job: PredictJob, notify: Notify, stop: Stop) -> Report:
     image = open_source(job.image)
     stack = image.stack
     _check_window(job, stack)
-    targets, stopped = _segment(job, spec, arrays, image, notify, stop)
+    seen = as_trained(image, spec) if job.config.pixel_size == "model" else image
+    if seen is image:
+        targets, stopped = _segment(job, spec, arrays, image, notify, stop)
+    else:
+        targets, stopped = _segment_resampled(job, spec, arrays, image, seen, notify, stop)
     outputs: dict[str, str] = {
         target.output.kind: str(target.group if stopped else target.output.path) for target in targets
     }
@@ -69,6 +74,9 @@ def run_prediction(job: PredictJob, notify: Notify, stop: Stop) -> Report:
         message=_STOPPED if stopped else f"Segmented {stack.name!r} in {time.monotonic() - started:.0f} s.",
     )
 
+
+_CHUNK = (1024, 1024)
+"""Pixels of an output chunk where tiles are computed on another grid."""
 
 _STOPPED = "Stopped. What is done is kept: the same job goes on from there."
 
@@ -107,6 +115,48 @@ def _segment(
         )
     except OSError as error:  # of zarr, while a chunk is written; the chunks before it are kept
         raise file_error(targets[0].group, error) from error
+    return targets, stopped
+
+
+def _segment_resampled(
+    job: PredictJob,
+    spec: ModelSpec,
+    arrays: dict[str, Any],
+    image: Image,
+    seen: Image,
+    notify: Notify,
+    stop: Stop,
+) -> tuple[list[_Target], bool]:
+    """Segment an image on the grid that the model was trained on, then write the results on its own."""
+    targets = [_open_target(job, output, spec, image, _CHUNK) for output in job.outputs]
+    groups: dict[str, str] = {target.output.kind: str(target.group) for target in targets}
+    inner = job.replace(
+        outputs=tuple(
+            Output(
+                kind=output.kind,
+                path=str(Path(output.path).with_name(f".{Path(output.path).name}.resampled.zarr")),
+            )
+            for output in job.outputs
+        ),
+        window=window_at(job.window, image.stack, seen.stack),
+    )
+
+    def tell(event: Event) -> None:
+        notify(replace(event, outputs=groups) if isinstance(event, PredictStarted) else event)
+
+    parts, stopped = _segment(inner, spec, arrays, seen, tell, stop)
+    for target, part in zip(targets, parts, strict=True):
+        stopped = stopped or bring_back(
+            part.array,
+            seen.stack.out_axes,
+            target.array,
+            job.window,
+            nearest=target.output.kind == "labels",
+            stop=stop,
+        )
+    if not stopped:
+        for part in parts:
+            shutil.rmtree(part.group, ignore_errors=True)
     return targets, stopped
 
 

@@ -33,6 +33,7 @@ from napari_unet.files.image import Image, open_source
 from napari_unet.files.model import read_model_file, save_model_file
 from napari_unet.files.run import RunFolder
 from napari_unet.jobs import TrainJob
+from napari_unet.pixel_size import at_pixel_size
 from napari_unet.spec import (
     OBJECT_CLASSES,
     ClassInfo,
@@ -61,6 +62,8 @@ def run_training(job: TrainJob, notify: Notify, stop: Stop) -> Report:
         labels = [open_source(source) for source in job.labels]
         for warning in _size_warnings(images, labels):
             notify(Warned(warning))
+        if job.pixel_size is not None:
+            images, labels = _at_one_pixel_size(images, labels, job.pixel_size)
         dataset = prepare(
             [image.stack for image in images],
             [painted.stack for painted in labels],
@@ -245,6 +248,22 @@ def make_card(
         objects=ObjectDecoding() if dataset.target == "objects" else None,
         unpainted=dataset.class_map.unpainted,
         training=TrainingRecord(images=tuple(stack.name for stack in stacks), painted=dataset.painted),
+    )
+
+
+def _at_one_pixel_size(
+    images: Sequence[Image], labels: Sequence[Image], size: float
+) -> tuple[list[Image], list[Image]]:
+    """Bring images and labels to one pixel size, given in the unit of the first image."""
+    unit = images[0].unit
+    # Labels lie on the grid of their image, whatever their own file says of it.
+    placed = [
+        replace(painted, pixel_size=image.pixel_size, unit=image.unit)
+        for image, painted in zip(images, labels, strict=True)
+    ]
+    return (
+        [at_pixel_size(image, (size, size), unit) for image in images],
+        [at_pixel_size(painted, (size, size), unit, nearest=True) for painted in placed],
     )
 
 

@@ -51,7 +51,7 @@ def test_what_is_unpainted_carries_no_loss_and_background_is_named() -> None:
     labels = np.zeros((12, 20), np.uint8)
     labels[2:8, 2:6], labels[2:8, 6:10], labels[2:8, 10:14] = 5, 6, 3
     (example,) = one(labels, unpainted="ignore", background_value=3).examples
-    assert example.target[4, :16].tolist() == [IGNORE] * 2 + [1, 1, 2, 2, 2, 2, 1, 1] + [0] * 4 + [IGNORE] * 2
+    assert example.target[4, :16].tolist() == [IGNORE] * 2 + [1, 1, 2, 2, 2, 2, 1, 2] + [0] * 4 + [IGNORE] * 2
     assert example.ids is not None
     assert example.ids[4, :16].tolist() == [0, 0] + [1] * 4 + [2] * 4 + [0] * 6
     with pytest.raises(DataError, match="7 is named as background"):

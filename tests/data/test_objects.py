@@ -47,21 +47,26 @@ def certain(target: np.ndarray) -> np.ndarray:
 def test_two_objects_that_touch_have_a_border_between_them() -> None:
     ids = np.zeros((5, 10), int)
     ids[:, :4], ids[:, 4:8] = 5, 3
-    assert object_targets(ids, width=1)[2].tolist() == [1, 1, 1, 2, 2, 1, 1, 1, 0, 0]
-    assert object_targets(ids, width=2)[2].tolist() == [1, 1, 2, 2, 2, 2, 1, 1, 0, 0]
+    assert object_targets(ids, width=1)[2].tolist() == [1, 1, 1, 2, 2, 1, 1, 2, 0, 0]
+    assert object_targets(ids, width=2)[2].tolist() == [1, 1, 2, 2, 2, 2, 1, 2, 0, 0]
 
 
 def test_a_narrow_gap_is_border_and_a_wide_one_background() -> None:
     ids = np.zeros((5, 11), int)
     ids[:, :4], ids[:, 5:9] = 1, 2
-    assert object_targets(ids, width=2)[2].tolist() == [1, 1, 1, 2, 2, 2, 1, 1, 1, 0, 0]
-    assert object_targets(ids, width=1)[2].tolist() == [1, 1, 1, 1, 0, 1, 1, 1, 1, 0, 0]
+    assert object_targets(ids, width=2)[2].tolist() == [1, 1, 1, 2, 2, 2, 1, 1, 2, 0, 0]
+    assert object_targets(ids, width=1)[2].tolist() == [1, 1, 1, 2, 0, 2, 1, 1, 2, 0, 0]
 
 
-def test_an_object_alone_has_no_border() -> None:
+def test_an_object_alone_has_an_outline_where_it_is_known_to_end() -> None:
     ids = np.zeros((9, 9), int)
-    ids[2:7, 3:8] = 2**40
-    assert (object_targets(ids) == (ids > 0)).all()
+    ids[2:7, 3:] = 2**40
+    target = object_targets(ids)
+    assert target[4].tolist() == [0, 0, 0, 2, 1, 1, 1, 1, 1]
+    assert (target[2, 3:] == BORDER).all() and (target[6, 3:] == BORDER).all()
+    known = np.ones(ids.shape, bool)
+    known[:, :3] = False
+    assert object_targets(ids, known)[4].tolist() == [0, 0, 0, 1, 1, 1, 1, 1, 1]
     assert not object_targets(np.zeros((4, 4), int)).any()
 
 
@@ -80,16 +85,20 @@ def test_targets_are_the_definition(seed: int, width: float) -> None:
     distances = [np.full(ids.shape, np.inf)] * 2
     distances += [ndimage.distance_transform_edt(ids != i) for i in np.unique(ids[ids > 0])]
     both = np.sort(distances, axis=0)[:2].sum(0)
-    target = object_targets(ids, width)
-    assert ((target == BORDER) <= (both <= width)).all()
+    outline = np.zeros(ids.shape, bool)
+    for i in np.unique(ids[ids > 0]):
+        outline |= (ids == i) & ~ndimage.binary_erosion(ids == i, border_value=1)
+    border = outline | (both <= width)
+    target = object_targets(ids, width=width)
+    assert ((target == BORDER) <= border).all()
     assert ((target == INSIDE) <= (ids > 0)).all()
-    spared = (both <= width) & (target != BORDER)
+    spared = border & (target != BORDER)
     for i in np.unique(ids[spared]):  # an object without any other inside
-        assert (both[ids == i] <= width).all()
+        assert border[ids == i].all()
     assert set(np.unique(ids[target == INSIDE])) == set(np.unique(ids[ids > 0]))
     numbers, order = number_objects(ids), np.random.default_rng(seed).permutation(ids.max() + 1)
     renamed = np.where(ids > 0, order[ids] + 7, 0)
-    np.testing.assert_array_equal(object_targets(renamed, width), target)
+    np.testing.assert_array_equal(object_targets(renamed, width=width), target)
     assert np.array_equal(np.unique(numbers[numbers > 0]), np.arange(1, len(np.unique(ids[ids > 0])) + 1))
 
 
@@ -107,7 +116,7 @@ def test_one_value_for_all_counts_regions() -> None:
     mask[1:4, 1:4] = mask[1:4, 5:8] = 255
     target, numbers = learn_objects(mask, pieces=True)
     assert numbers.max() == 2
-    assert target[2].tolist() == [0, 1, 1, 2, 2, 2, 1, 1, 0]
+    assert target[2].tolist() == [0, 2, 1, 2, 2, 2, 1, 2, 0]
     assert learn_objects(mask)[1].max() == 1
 
 

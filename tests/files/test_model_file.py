@@ -167,6 +167,18 @@ def test_wrong_weights_are_not_saved(good: Path) -> None:
 # The card for people.
 
 
+def test_readme_names_the_options_of_the_network(tmp_path: Path) -> None:
+    network = NETWORK.replace(normalization="batch", activation="leaky_relu", upsampling="transposed")
+    save_model_file(tmp_path / "a.unet", ModelSpec(network=network), weights(network))
+    with zipfile.ZipFile(tmp_path / "a.unet") as archive:
+        text = archive.read("README.md").decode()
+    options = "with batch normalisation, leaky ReLU and transposed up-convolutions"
+    assert f"padded convolutions, {options}: depth" in text
+    assert read_card(tmp_path / "a.unet").network == network
+    _, arrays = read_model_file(tmp_path / "a.unet")
+    assert {name: array.shape for name, array in arrays.items()} == weight_shapes(network)
+
+
 def test_readme_says_what_a_person_needs(tmp_path: Path) -> None:
     spec = ModelSpec(
         name="mito | nuclei <b>",

@@ -34,6 +34,8 @@ def names(pairs: tuple[tuple[Path, Path], ...]) -> list[tuple[str, str]]:
         ("a_img.tif", "a-seg.png"),
         ("img_7.tif", "mask_7.tif"),
         ("a.image.ome.tif", "a.labels.ome.tif"),
+        ("a.labels.ome.tif", "a.tif"),
+        ("a.probabilities.ome.tif", "a_mask.tif"),
         ("A.TIF", "a_Mask.tif"),
         ("a b.tif", "a b_mask.tif"),
         ("sub-1_data5.png", "sub-1_data5_axonmyelin.png"),

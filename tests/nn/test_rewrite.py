@@ -38,7 +38,9 @@ def trained(config: UNetConfig, seed: int = 0) -> keras.Model:
     for variable in network.weights:
         if len(variable.shape) == 1:
             positive = "variance" in variable.name or "gamma" in variable.name
-            variable.assign(rng.uniform(0.8, 1.2, variable.shape) if positive else rng.normal(0, 0.2, variable.shape))
+            variable.assign(
+                rng.uniform(0.8, 1.2, variable.shape) if positive else rng.normal(0, 0.2, variable.shape)
+            )
     return network
 
 
@@ -99,7 +101,12 @@ def test_nothing_is_enlarged_normalised_or_joined_beforehand(options: tuple[str,
     normalization, upsampling = options
     network = build_unet(UNetConfig(filters=2, depth=2, normalization=normalization, upsampling=upsampling))
     kinds = {type(layer) for layer in for_prediction(network).layers}
-    assert not kinds & {layers.UpSampling2D, layers.Conv2DTranspose, layers.BatchNormalization, layers.Concatenate}
+    assert not kinds & {
+        layers.UpSampling2D,
+        layers.Conv2DTranspose,
+        layers.BatchNormalization,
+        layers.Concatenate,
+    }
 
 
 def test_the_trained_network_is_left_as_it_is() -> None:

@@ -211,9 +211,10 @@ class _Meaning:
             return self.class_map.encode(painted), None
         background = self.class_map.background_value or 0
         objects = np.where(painted == background, 0, painted)
-        target, ids = learn_objects(objects, pieces=self.objects == 1)
-        if self.class_map.unpainted == "ignore":
-            target[painted == 0] = IGNORE
+        known = None if self.class_map.unpainted == "background" else painted != 0
+        target, ids = learn_objects(objects, known, pieces=self.objects == 1)
+        if known is not None:
+            target[~known] = IGNORE
         return target, ids
 
 

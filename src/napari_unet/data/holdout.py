@@ -110,7 +110,7 @@ def _count(example: Example) -> NDArray[np.int64]:
 
 
 def _parted(example: Example) -> NDArray[np.uint8]:
-    """Class indices in which both sides must agree: few objects may touch, so borders count as inside."""
+    """Class indices of which both sides need some: borders may be few, so they count as inside of objects."""
     if example.ids is None:
         return example.target
     return np.where(example.target == BORDER, np.uint8(INSIDE), example.target)

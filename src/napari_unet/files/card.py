@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 
+from napari_unet.config import UNetConfig
 from napari_unet.spec import ModelSpec, ObjectDecoding, weight_shapes
 
 __all__ = ["model_card"]
@@ -78,8 +79,8 @@ def _classes(spec: ModelSpec) -> str:
 def _objects(how: ObjectDecoding) -> str:
     return (
         "## Objects\n\n"
-        "The network says of each pixel how likely it is background, inside of an object, or border between objects that "
-        "touch. Connected pixels whose probability of inside is at least "
+        "The network says of each pixel how likely it is background, inside of an object, or border of one. "
+        "Connected pixels whose probability of inside is at least "
         f"{how.seed_threshold:.3g} start an object each; these grow, by a watershed, over all pixels whose probability of not "
         f"being background is at least {how.foreground_threshold:.3g}. "
         + (f"Objects of fewer than {how.min_size} pixels are left out. " if how.min_size else "")

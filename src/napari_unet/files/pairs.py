@@ -23,6 +23,7 @@ _LABEL_WORDS = frozenset(
     {"label", "labels", "mask", "masks", "cp", "seg", "segmentation", "gt", "groundtruth", "truth"}
     | {"annotation", "annotations", "prediction"}
 )
+_RESULT_WORDS = frozenset({"probabilities"})
 _LISTED = 3
 
 
@@ -62,7 +63,8 @@ def match_pairs(images: _Where, labels: _Where) -> Pairs:
     One image and one labels file are a pair whatever their names. Otherwise names must be the
     same without their ending and without words for what they hold, at either end: ``a.tif`` with
     ``a.png``, ``a_mask.tif``, ``a_cp_masks.png`` or ``labels-a.tif``, ``a.image.ome.tif`` with
-    ``a.labels.ome.tif``. Labels left over then go to the image with the longest name that
+    ``a.labels.ome.tif``, and a segmentation ``a.labels.ome.tif`` or ``a.probabilities.ome.tif`` with its
+    truth ``a.tif``. Labels left over then go to the image with the longest name that
     theirs goes on from with another word (``a_axonmyelin.png`` to ``a.png``), if only one does.
 
     Parameters
@@ -174,11 +176,13 @@ def _key(path: Path, words: frozenset[str]) -> str:
 
 
 def _same_names(images: Iterable[Path], labels: Iterable[Path]) -> dict[Path, Path]:
-    """Match equal stems first, then stems that are equal without words for images and labels."""
+    """Match equal stems first, then stems that are equal without words for images and labels, then for results."""
     matched: dict[Path, Path] = {}
+    results = _IMAGE_WORDS | _LABEL_WORDS | _RESULT_WORDS
     for image_key, label_key in (
         (_stem, _stem),
         (lambda path: _key(path, _IMAGE_WORDS), lambda path: _key(path, _LABEL_WORDS)),
+        (lambda path: _key(path, results), lambda path: _key(path, _LABEL_WORDS)),
     ):
         used = set(matched.values())
         by_name: dict[str, list[Path]] = defaultdict(list)

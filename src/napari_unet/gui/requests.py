@@ -61,7 +61,7 @@ class TrainRequest:
         Settings.
     start_from : Path or None
         Model file or run folder with whose weights training begins.
-    unpainted, background_value, target, not_finite, name
+    unpainted, background_value, target, not_finite, pixel_size, name
         As in `TrainJob`.
     """
 
@@ -76,6 +76,7 @@ class TrainRequest:
     background_value: int | None
     target: Literal["auto", "classes", "objects"]
     not_finite: Literal["refuse", "ignore"]
+    pixel_size: float | None
     name: str
 
     def prepare(self, say: Say, stop: Stop) -> TrainJob:
@@ -114,6 +115,7 @@ class TrainRequest:
             background_value=self.background_value,
             target=self.target,
             not_finite=self.not_finite,
+            pixel_size=self.pixel_size,
             classes=classes,
             name=self.name,
         )

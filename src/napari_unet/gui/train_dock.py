@@ -9,7 +9,7 @@ from napari.utils.theme import get_theme
 from qtpy.QtCore import QEvent
 from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QPushButton, QWidget
 
-from napari_unet.config import TrainConfig, UNetConfig, UNetPreset
+from napari_unet.config import TrainConfig, UNetPreset
 from napari_unet.data.labels import check_same_shape
 from napari_unet.errors import ConfigError, DataError
 from napari_unet.events import Event, Report, StepDone, TrainStarted, Validated
@@ -17,6 +17,7 @@ from napari_unet.gui.dock import Column, ImageRows, layer_box, workers_of
 from napari_unet.gui.form import Form, advanced, field_widget
 from napari_unet.gui.label_check import LabelCheckRow
 from napari_unet.gui.layers import mismatch, read_labels
+from napari_unet.gui.network_rows import NetworkRows
 from napari_unet.gui.plot import TrainingPlot
 from napari_unet.gui.requests import TrainRequest
 from napari_unet.gui.run_panel import RunPanel, Work
@@ -66,7 +67,9 @@ class TrainDock(Column):
         self._add_rows()
         self.more.add_fields(TrainConfig, _ADVANCED)
         self.variation.add_strengths(self.more)
+        self.options = NetworkRows(self.more)
         self.more.add_fields(TrainJob, ["not_finite"])
+        self.more.add_fields(TrainJob, ["pixel_size"], unset="As it is")
         self._add_start()
         self.plot = TrainingPlot()
         self.panel = RunPanel(workers, "training", self._read)
@@ -197,7 +200,7 @@ class TrainDock(Column):
             labels=labels,
             colors=layer.colormap.map,
             home=Path(self.home.value.strip() or runs_home()).expanduser(),
-            network=None if self.preset.value == _AUTOMATIC else UNetConfig.preset(self.preset.value),
+            network=self.options.read(None if self.preset.value == _AUTOMATIC else self.preset.value),
             train=self.more.read(
                 TrainConfig, minutes=self.minutes.value, steps=steps, augmentation=self.variation.read()
             ),
@@ -206,6 +209,7 @@ class TrainDock(Column):
             background_value=self.background.value if ignore else None,
             target=self.form["target"].value,
             not_finite=self.more["not_finite"].value,
+            pixel_size=self.more.values()["pixel_size"],
             name=self.form["name"].value.strip(),
         )
         if warning := mismatch(self.image.layer, layer):

@@ -202,7 +202,9 @@ def _summed(layer: Any, parts: list[Any], weights: _Weights) -> Any:
     total = _Sum(name=f"{layer.name}_sum", dtype=layer.dtype_policy)(features[::-1])
     if layer.activation is keras.activations.linear:
         return total
-    return keras.layers.Activation(layer.activation, name=f"{layer.name}_activation", dtype=layer.dtype_policy)(total)
+    return keras.layers.Activation(
+        layer.activation, name=f"{layer.name}_activation", dtype=layer.dtype_policy
+    )(total)
 
 
 def _convolved(

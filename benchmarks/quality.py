@@ -164,7 +164,7 @@ def _expected(cell: Cell, records: Sequence[dict[str, Any]]) -> float:
         r["train_seconds"] / 60 for r in records if (r["recipe"], r["data"]) == (cell.recipe, cell.data)
     ]
     training = 1.05 * cell.minutes if cell.minutes else median(trained) if trained else _AROUND
-    return training + (max(around) if around else _AROUND)
+    return training + (median(around) if around else _AROUND)
 
 
 def _list(cells: Sequence[Cell], todo: Sequence[Cell], records: Sequence[dict[str, Any]]) -> None:

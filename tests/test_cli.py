@@ -29,6 +29,12 @@ def test_every_setting_is_a_flag(capfd: pytest.CaptureFixture[str]) -> None:
             assert f"--{name.replace('_', '-')}" in out
 
 
+def test_the_options_of_the_network_are_flags(capfd: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = call(capfd, "train", "--help")
+    for name in ("normalization", "activation", "skips", "upsampling"):
+        assert f"--{name}" in out
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [

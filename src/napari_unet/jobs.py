@@ -78,8 +78,8 @@ class TrainJob(Settings):
     )
     pixel_size: float | None = Field(
         None,
-        ge=1e-9,
-        le=1e9,
+        ge=0.0001,
+        le=1_000_000.0,
         title="Pixel size",
         description="Size of a pixel to which all images are brought before training, in the unit of the first; empty to take them as they are.",
         examples=[1.0],

@@ -64,8 +64,10 @@ def test_one_value_for_all_objects_is_said() -> None:
     assert dataset.examples[0].ids is not None
     assert dataset.examples[0].ids.max() == 9
     assert dataset.warnings == (
-        "All objects are painted with one value, so each connected region is taken for one object, and touching ones "
-        "for one together. To tell them apart, paint each with a value of its own.",
+        (
+            "All objects are painted with one value, so each connected region is taken for one object, and touching ones "
+            "for one together. To tell them apart, paint each with a value of its own."
+        ),
     )
 
 

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from napari_unet.data.dataset import Example
 from napari_unet.data.labels import IGNORE
+from napari_unet.data.objects import object_targets
 from napari_unet.data.tiling import Halo
+from napari_unet.nn import validation
 from napari_unet.nn.losses import SegmentationLoss
 from napari_unet.nn.validation import THRESHOLDS, measure
 
@@ -81,3 +83,30 @@ def test_stopped_is_none() -> None:
     assert (
         measure(see, [example(np.zeros((4, 4, 1)), np.ones((4, 4)))], 2, Halo(0, 0), 1, lambda: True) is None
     )
+
+
+def test_how_objects_are_made_is_chosen_on_examples_spread_over_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = np.zeros((40, 48), np.int32)
+    ids[4:18, 4:18], ids[4:18, 18:32], ids[24:38, 10:30] = 1, 2, 3
+    target = object_targets(ids)
+    sure = np.log(np.eye(3, dtype=np.float32)[target] + 1e-6)
+    sure[target > 0, 0] = 0.2  # the network takes objects for background, by a little
+    examples = [replace(example(sure, target), ids=ids) for _ in range(6)]
+    blind = np.zeros_like(sure)
+    blind[..., 0] = 9
+    examples[1] = replace(examples[1], image=blind)
+    monkeypatch.setattr(validation, "_DECODED_PIXELS", 3 * ids.size)
+    quality = measure(see, examples, 3, Halo(0, 0), 1)
+    assert quality is not None and quality.choice is not None
+    assert quality.choice.ap50 == 1  # every other example was looked at, and the blind one is not among them
+    assert quality.choice.decoding.foreground_threshold < 0.5
+    monkeypatch.setattr(validation, "_DECODED_PIXELS", 6 * ids.size)
+    everything = measure(see, examples, 3, Halo(0, 0), 1)
+    assert everything is not None and everything.choice is not None
+    assert everything.choice.ap50 == pytest.approx(5 / 6)
+
+
+def test_of_classes_no_objects_are_made() -> None:
+    quality = measure(see, [example(np.zeros((6, 6, 3)), np.eye(6))], 3, Halo(0, 0), 1)
+    assert quality is not None
+    assert quality.choice is None

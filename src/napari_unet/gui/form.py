@@ -26,7 +26,7 @@ __all__ = ["Form", "advanced", "field_widget"]
 
 _S = TypeVar("_S", bound=Settings)
 
-LABEL_WIDTH = 122
+LABEL_WIDTH = 134
 """Pixels for the labels of every form in a dock, so that their fields line up."""
 
 _ROW_HEIGHT = 26

@@ -1,6 +1,6 @@
 """The same trained network with less work, for prediction.
 
-Three rules of algebra, each exact but for rounding (in float32 logits agree to about 1e-6):
+Three rules of algebra, each exact but for rounding (in float32, probabilities agree to about 1e-6):
 
 - A 2x2 convolution of an image enlarged twice (nearest neighbour) sees each small pixel several times. Each of the
   four phases of its output (even or odd row, even or odd column) is a convolution of the small image, with the

@@ -56,9 +56,7 @@ def test_a_warning_is_told_at_start_too(viewer: Any, qtbot: Any) -> None:
     warnings = [line for line in dock.panel.messages.text.splitlines() if "stroke" in line]
     assert warnings
     qtbot.mouseClick(dock.panel.start_button, Qt.MouseButton.LeftButton)
-    qtbot.waitUntil(
-        lambda: dock.panel.messages.text.count(warnings[0]) == 2, timeout=TIMEOUT
-    )
+    qtbot.waitUntil(lambda: dock.panel.messages.text.count(warnings[0]) == 2, timeout=TIMEOUT)
 
 
 def test_the_variation_is_shown(viewer: Any, qtbot: Any) -> None:

@@ -109,9 +109,7 @@ def overlap(found: npt.NDArray[Any], truth: npt.NDArray[Any]) -> Overlap:
     ours, theirs = number_objects(found).ravel(), number_objects(truth).ravel()
     areas, true_areas = np.bincount(ours), np.bincount(theirs)
     both = (ours > 0) & (theirs > 0)
-    keys, shared = np.unique(
-        ours[both].astype(np.int64) * len(true_areas) + theirs[both], return_counts=True
-    )
+    keys, shared = np.unique(ours[both].astype(np.int64) * len(true_areas) + theirs[both], return_counts=True)
     i, j = np.divmod(keys, len(true_areas))
     iou = shared / (areas[i] + true_areas[j] - shared)
     covers = 2 * shared > true_areas[j]

@@ -21,8 +21,8 @@ _LINES = {
     ("ours", 0.02): ("#56b4e9", "6 3", "ours, 2 %"),
     ("plain", 1.0): ("#d55e00", "", "plain, dense"),
     ("plain", 0.02): ("#e69f00", "6 3", "plain, 2 %"),
-    ("forest", 1.0): ("#555555", "", "random forest, dense"),
-    ("forest", 0.02): ("#555555", "2 3", "random forest, 2 %"),
+    ("forest", 1.0): ("#555555", "", "forest, dense"),
+    ("forest", 0.02): ("#555555", "2 3", "forest, 2 %"),
 }
 _TITLES = {"v_rand": "V_rand", "ap_50": "AP at IoU 0.5", "mean_iou": "mean IoU"}
 

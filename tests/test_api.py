@@ -83,6 +83,41 @@ def test_a_training_leaves_all_that_the_run_folder_promises(tiny_job: TrainJob) 
     assert card.training.images == ("cells.image",)
 
 
+def test_arrays_have_a_pixel_size_that_the_model_remembers() -> None:
+    image, labels, _ = cells((64, 64), seed=1)
+    image = image.astype(np.float32)
+    image[0, 0] = np.nan
+    model = train(
+        [image],
+        [labels],
+        UNetConfig(filters=2, depth=2),
+        TrainConfig(steps=2, patch=32, batch=1),
+        pixel_size=(0.5, 0.25),
+        unit="µm",
+        not_finite="ignore",
+    )
+    assert (model.spec.pixel_size, model.spec.unit) == ((0.5, 0.25), "micrometer")
+    image[0, 0] = 0
+    shape = predict(model, image, PredictConfig(pixel_size="model"), pixel_size=(1.0, 0.5)).shape
+    assert shape == (64, 64)
+
+
+def test_arrays_that_cannot_be_used_are_said() -> None:
+    image, labels, _ = cells((64, 64), seed=1)
+    for painted in ([], [labels, labels]):
+        with pytest.raises(
+            DataError, match=r"Training needs labels for each image, but (has|there are) 1 image"
+        ):
+            train([image], painted)
+    with pytest.raises(DataError, match="Training needs labels for each image"):
+        train([], [])
+    for size in ((0.5,), (0.5, 0.0)):
+        with pytest.raises(DataError, match="A pixel size is two numbers above 0, along Y and X"):
+            train([image], [labels], pixel_size=size)
+    with pytest.raises(DataError, match="NaN"):
+        train([np.where(labels > 0, np.nan, image)], [labels])
+
+
 def test_a_stopped_training_goes_on_to_the_same_weights(tiny_job: TrainJob, tmp_path: Path) -> None:
     whole = run(tiny_job.replace(out=str(tmp_path / "whole")))
     asked = StopAfter(StepDone, 5)

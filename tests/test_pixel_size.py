@@ -11,12 +11,12 @@ from napari_unet import load_model, predict, run
 from napari_unet.config import PredictConfig, TrainConfig, UNetConfig
 from napari_unet.data.axes import Stack
 from napari_unet.errors import DataError
-from napari_unet.events import Event, PredictStarted
+from napari_unet.events import Event, PredictStarted, TileDone
 from napari_unet.files.image import Image, open_image
 from napari_unet.files.model import read_card
 from napari_unet.files.tiff import write_tiff
 from napari_unet.jobs import ArraySource, Output, PredictJob, TrainJob
-from napari_unet.pixel_size import at_pixel_size, window_at
+from napari_unet.pixel_size import at_pixel_size, bring_back, window_at
 
 SHORT = TrainConfig(steps=4, patch=32, batch=1, warmup=2, patience=0)
 
@@ -141,3 +141,83 @@ def test_a_model_without_pixel_size_says_so(trained: Path) -> None:
     bare = type(model)(model.spec.replace(pixel_size=None), model.network)
     with pytest.raises(DataError, match="does not know the pixel size of its training images"):
         predict(bare, np.zeros((8, 8)), PredictConfig(pixel_size="model"), pixel_size=(1.0, 1.0))
+
+
+def test_bringing_back_goes_chunk_by_chunk() -> None:
+    rng = np.random.default_rng(0)
+    small = rng.integers(0, 255, (3, 2, 20, 31), np.uint8)
+
+    class Chunked:
+        """A target that writes down the largest rectangle it was given."""
+
+        def __init__(self, chunks: tuple[int, ...]) -> None:
+            self.whole = np.zeros((3, 2, 50, 70), np.uint8)
+            self.shape, self.dtype, self.chunks = self.whole.shape, self.whole.dtype, chunks
+            self.largest = 0
+
+        def __setitem__(self, key: tuple[object, ...], value: np.ndarray) -> None:
+            self.whole[key] = value
+            self.largest = max(self.largest, value.shape[-1] * value.shape[-2])
+
+    tiles, slices = Chunked((3, 1, 16, 24)), Chunked((3, 1, 50, 70))
+    for target in (tiles, slices):
+        assert not bring_back(small, "ZYX", target, None, nearest=False, stop=lambda: False)
+    np.testing.assert_array_equal(tiles.whole, slices.whole)
+    assert tiles.largest == 16 * 24
+
+    rest, asked = Chunked((3, 1, 16, 24)), []
+    window = ((1, 2), (10, 40), (5, 70))
+    bring_back(
+        small,
+        "ZYX",
+        rest,
+        window,
+        nearest=False,
+        is_done=lambda index: asked.append(index) or index == (1, 1, 2),
+        stop=lambda: False,
+    )
+    expected = np.zeros_like(tiles.whole)
+    expected[:, 1, 10:40, 5:70] = tiles.whole[:, 1, 10:40, 5:70]
+    expected[:, 1, 16:32, 48:70] = 0  # done by an earlier run
+    np.testing.assert_array_equal(rest.whole, expected)
+    assert asked == [(1, row, column) for row in range(3) for column in range(3)]
+    assert bring_back(small, "ZYX", rest, None, nearest=False, stop=lambda: True)
+
+
+def test_a_stopped_run_starts_afresh_with_other_settings(trained: Path, tmp_path: Path) -> None:
+    path = tmp_path / "fine.ome.tif"
+    image = np.kron(np.eye(2, dtype=np.uint8), np.full((60, 60), 200, np.uint8))
+    write_tiff(path, image, "YX", pixel_size={"Y": 0.4, "X": 0.4}, unit="micrometer")
+    job = PredictJob(
+        model=str(trained),
+        image=ArraySource(path=str(path)),
+        outputs=(Output(kind="labels", path=str(tmp_path / "labels.ome.tif")),),
+        config=PredictConfig(pixel_size="model"),
+    )
+    tiles: list[Event] = []
+    assert run(job, tiles.append, lambda: any(isinstance(event, TileDone) for event in tiles)).stopped
+    assert list(tmp_path.glob(".*.resampled.zarr"))
+    changed = job.replace(config=job.config.replace(threshold=0.7))
+    assert not run(changed).stopped
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_finished_result_is_not_computed_again(trained: Path, tmp_path: Path) -> None:
+    path = tmp_path / "fine.ome.tif"
+    image = np.kron(np.eye(2, dtype=np.uint8), np.full((60, 60), 200, np.uint8))
+    write_tiff(path, image, "YX", pixel_size={"Y": 0.4, "X": 0.4}, unit="micrometer")
+    outputs = tuple(
+        Output(kind=kind, path=str(tmp_path / f"{kind}.zarr")) for kind in ("labels", "probabilities")
+    )
+    job = PredictJob(
+        model=str(trained),
+        image=ArraySource(path=str(path)),
+        outputs=outputs,
+        config=PredictConfig(pixel_size="model"),
+    )
+    run(job)
+    events: list[Event] = []
+    run(job, events.append)
+    assert [type(event) for event in events] == [PredictStarted]
+    assert events[0].outputs == {output.kind: output.path for output in outputs}
+    assert events[0].done == events[0].total

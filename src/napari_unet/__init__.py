@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from napari_unet.api import load_model, predict, run, save_model, train
-    from napari_unet.config import PredictConfig, TrainConfig, UNetConfig
+    from napari_unet.config import Augmentation, PredictConfig, TrainConfig, UNetConfig
     from napari_unet.errors import (
         BackendError,
         ConfigError,
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ArraySource",
+    "Augmentation",
     "BackendError",
     "ConfigError",
     "DataError",
@@ -60,7 +61,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "api": ("load_model", "predict", "run", "save_model", "train"),
-    "config": ("PredictConfig", "TrainConfig", "UNetConfig"),
+    "config": ("Augmentation", "PredictConfig", "TrainConfig", "UNetConfig"),
     "errors": ("BackendError", "ConfigError", "DataError", "FileError", "ModelError", "NapariUNetError"),
     "evaluation": ("evaluate",),
     "events": ("Report",),

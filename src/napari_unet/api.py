@@ -5,6 +5,7 @@ The docks (through the worker), the command line and scripts all come through he
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,10 +16,14 @@ import numpy.typing as npt
 from napari_unet.config import PredictConfig, TrainConfig, UNetConfig
 from napari_unet.data.axes import ArrayLike, Stack, guess_axes
 from napari_unet.data.dataset import prepare
+from napari_unet.data.lint import lint
+from napari_unet.errors import DataError
 from napari_unet.events import Notify, Report, Stop, ignore_events, never_stop
 from napari_unet.files.image import Image
 from napari_unet.files.model import read_model_file, save_model_file
+from napari_unet.files.reading import unit_name
 from napari_unet.jobs import PredictJob, TrainJob
+from napari_unet.label_check import settle_target
 from napari_unet.pixel_size import as_trained, bring_back
 from napari_unet.prediction_run import run_prediction, segment_objects
 from napari_unet.training_run import Start, make_card, read_start, run_training, settle, train_on
@@ -110,7 +115,10 @@ def train(
     unpainted: Literal["background", "ignore"] = "background",
     background_value: int | None = None,
     target: Literal["auto", "classes", "objects"] = "auto",
+    not_finite: Literal["refuse", "ignore"] = "refuse",
     axes: str | None = None,
+    pixel_size: tuple[float, float] | None = None,
+    unit: str = "pixel",
     name: str = "unet",
     notify: Notify = ignore_events,
     stop: Stop = never_stop,
@@ -137,9 +145,16 @@ def train(
     target : {"auto", "classes", "objects"}
         Whether each painted value is a class of pixels or one object; ``"auto"`` is proposed from the labels,
         and said as `napari_unet.events.Noted`.
+    not_finite : {"refuse", "ignore"}
+        Whether an image with NaN or infinite pixels is refused, or those pixels become 0 and are not trained on.
     axes : str, optional
         Letters of the images' axes, of T, Z, C, Y, X and S (colour samples), e.g. ``"CYX"``.
         Guessed from the number of dimensions where it is left out: YX, ZYX, TZYX.
+    pixel_size : tuple of float, optional
+        Size of the images' pixels along Y and X, the same for all images. The model remembers it, so that other images can be
+        segmented at that size.
+    unit : str
+        Of `pixel_size`, e.g. ``"micrometer"``.
     name : str
         What to call the model.
     notify, stop : callable
@@ -159,17 +174,34 @@ def train(
     ModelError
         If training fails, is stopped before it learned anything, or cannot start from that model.
     """
+    sizes = _sizes(pixel_size)
     pictures = [Stack(image, axes or guess_axes(image.shape), f"image {i}") for i, image in enumerate(images)]
+    plain = axes and _without_channels(axes)
     paint = [
-        Stack(painted, _without_channels(picture.axes), f"labels {i}")
-        for i, (painted, picture) in enumerate(zip(labels, pictures, strict=True))
+        Stack(painted, plain or guess_axes(painted.shape), f"labels {i}") for i, painted in enumerate(labels)
     ]
+    found = lint(
+        pictures,
+        paint,
+        unpainted=unpainted,
+        background_value=background_value,
+        target=target,
+        not_finite=not_finite,
+        stop=stop,
+    )
     dataset = prepare(
-        pictures, paint, unpainted=unpainted, background_value=background_value, target=target, stop=stop
+        pictures,
+        paint,
+        unpainted=unpainted,
+        background_value=background_value,
+        target=settle_target(found, notify),
+        not_finite=not_finite,
+        stop=stop,
     )
     start = None if start_from is None else _start(start_from)
     network, config = settle(dataset, network, config or TrainConfig(), start, None, notify)
-    spec = make_card(dataset, network, pictures, name=name)
+    first = Image(images[0], pictures[0].axes, name, sizes, unit_name(unit))
+    spec = make_card(dataset, network, pictures, name=name, image=first)
     return train_on(dataset, spec, config, start=start, notify=notify, stop=stop).model
 
 
@@ -225,8 +257,8 @@ def predict(
     shape, _, dtype = output_layout(model.spec, stack, output, config)
     result = np.zeros(shape, dtype)
     if config.pixel_size == "model":
-        sizes = dict(zip("YX", pixel_size, strict=True)) if pixel_size else {}
-        seen = as_trained(Image(image, stack.axes, stack.name, sizes, model.spec.unit), model.spec)
+        own_image = Image(image, stack.axes, stack.name, _sizes(pixel_size), model.spec.unit)
+        seen = as_trained(own_image, model.spec)
         own = config.replace(pixel_size="image")
         part = predict(model, seen.array, own, output=output, axes=seen.axes, notify=notify, stop=stop)
         bring_back(part, stack.out_axes, result, None, nearest=output == "labels", stop=stop)
@@ -244,6 +276,18 @@ def _start(model: UNetModel | str | PathLike[str]) -> Start:
     if isinstance(model, str | PathLike):
         return read_start(model)
     return model.spec, model.arrays()
+
+
+def _sizes(pixel_size: Sequence[float] | None) -> dict[str, float]:
+    """Pixel size by axis letter; empty where it is not known."""
+    if pixel_size is None:
+        return {}
+    if len(pixel_size) != 2 or not all(0 < side < math.inf for side in pixel_size):
+        raise DataError(
+            f"A pixel size is two numbers above 0, along Y and X, but {pixel_size!r} was given: "
+            "write it as (0.5, 0.5), or leave it out."
+        )
+    return dict(zip("YX", map(float, pixel_size), strict=True))
 
 
 def _without_channels(axes: str) -> str:

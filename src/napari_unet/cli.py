@@ -62,7 +62,8 @@ _AugmentationFlags = _part_of(Augmentation, *Augmentation.model_fields)
 _PaintFlags = _part_of(
     TrainJob, "unpainted", "background_value", "target", "not_finite", "pixel_size", "name"
 )
-_CheckFlags = _part_of(TrainJob, "unpainted", "background_value", "target", "not_finite")
+_CheckFlags = _part_of(TrainJob, "unpainted", "background_value", "target", "not_finite", "pixel_size")
+_StepFlags = _part_of(TrainConfig, "patch", "batch", "precision")
 
 
 @app.command
@@ -128,9 +129,13 @@ def check(
     images: Annotated[list[Path], Several],
     labels: Annotated[list[Path], Several],
     paint: Annotated[_CheckFlags, Parameter(name="*")] = _CheckFlags(),  # type: ignore[valid-type]
+    preset: Literal["auto", UNetPreset] = "auto",
+    config: Annotated[_StepFlags, Parameter(name="*")] = _StepFlags(),  # type: ignore[valid-type]
+    augmentation: AugmentationPreset = "light",
+    picture: Path | None = None,
     json: Annotated[bool, Switch] = False,
 ) -> int:
-    """Look for what is wrong or odd in labels, before training on them.
+    """Look for what is wrong or odd in labels, before training on them, and say what training would choose.
 
     Ends with exit code 1 if training would refuse them, or could learn nothing of use.
 
@@ -140,22 +145,37 @@ def check(
         Images: files, or a folder of them.
     labels
         Labels: files, or a folder; matched with the images by name.
+    preset
+        The network that is meant, as for `train`.
+    augmentation
+        How the patches of the picture are varied: none, light or full.
+    picture
+        Write a patch and how training varies it to this PNG file.
     json
-        Print the findings as JSON.
+        Print the findings, and what training would choose, as JSON.
     """
+    from napari_unet.files.image import open_image
     from napari_unet.files.pairs import match_pairs
-    from napari_unet.label_check import check as look
+    from napari_unet.files.png import write_png
+    from napari_unet.preview import preview
 
     pairs = match_pairs(images, labels)
     if not json:
         screen.print(pairs.report(), style="dim")
-    pictures, painted = zip(*pairs.pairs, strict=True)
-    result = look(pictures, painted, **paint.model_dump(exclude_unset=True))  # type: ignore[attr-defined]
+    seen = preview(
+        [open_image(image) for image, _ in pairs.pairs],
+        [open_image(painted) for _, painted in pairs.pairs],
+        network=_network(preset, {}),
+        train=TrainConfig(**config.model_dump(exclude_unset=True)),  # type: ignore[attr-defined]
+        **paint.model_dump(exclude_unset=True),  # type: ignore[attr-defined]
+    )
     if json:
-        print(json_lines.dumps(asdict(result)))
+        print(json_lines.dumps(seen.content()))
     else:
-        results.print(as_findings(result))
-    return int(bool(result.of("error")))
+        results.print(as_findings(seen))
+    if picture is not None and seen.dataset is not None:
+        write_png(picture, seen.picture(Augmentation.preset(augmentation)))
+    return int(bool(seen.check.of("error")))
 
 
 @app.command

@@ -360,7 +360,7 @@ class TrainConfig(Settings):
         ge=0.0,
         le=100.0,
         title="Border weight",
-        description="How much more a pixel in a narrow gap between two regions counts (membranes, touching cells); 0 for no more. Used where unpainted is background.",
+        description="How much more a pixel in a narrow gap between two regions counts (membranes, touching cells); 0 for no more. Used where unpainted is background, and for objects.",
     )
     validation: float = Field(
         0.15,

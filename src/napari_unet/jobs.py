@@ -31,6 +31,13 @@ class ArraySource(Settings):
         pattern="^[TZCYXS]*$",
         description="Letters of its axes, where the file does not say or the user said otherwise.",
     )
+    pixel_size: dict[Literal["Z", "Y", "X"], Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(
+        default_factory=dict,
+        description="Size of a pixel along Z, Y and X, where the file does not say or the user said otherwise; "
+        "then nothing that the file says of it counts.",
+    )
+    unit: str = Field("pixel", description="Of the pixel size, such as micrometer.")
+    name: str = Field("", description="What the user calls it, where that is not the name of the file.")
 
 
 class TrainJob(Settings):

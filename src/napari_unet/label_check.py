@@ -7,15 +7,17 @@ from os import PathLike
 from typing import Literal, cast
 
 from napari_unet.data.axes import ArrayLike, Stack, guess_axes
-from napari_unet.data.dataset import NotFinite
 from napari_unet.data.labels import Unpainted
 from napari_unet.data.lint import LabelCheck, lint
+from napari_unet.data.lint_pairs import NotFinite
 from napari_unet.errors import DataError
-from napari_unet.events import Stop, never_stop
+from napari_unet.events import Noted, Notify, Stop, Warned, never_stop
 from napari_unet.files.image import Image, open_image
 from napari_unet.files.pairs import match_pairs
+from napari_unet.spec import TargetKind
+from napari_unet.words import count
 
-__all__ = ["check"]
+__all__ = ["check", "check_opened", "settle_target"]
 
 _Path = str | PathLike[str]
 _Where = _Path | Sequence[_Path]
@@ -64,33 +66,102 @@ def check(
     DataError
         If an array has no Y and X, or its pixels are no numbers.
     """
-    sizes: list[tuple[Mapping[str, float], Mapping[str, float]]] = []
-    unit = "pixel"
     if _are_files(images) and _are_files(labels):
         pairs = match_pairs(cast(_Where, images), cast(_Where, labels)).pairs
-        opened = [(open_image(picture), open_image(painted)) for picture, painted in pairs]
-        pictures, paint = [a.stack for a, _ in opened], [b.stack for _, b in opened]
-        unit = opened[0][0].unit
-        sizes = [(_size(a, unit), _size(b, unit)) for a, b in opened]
-    elif _are_files(images) or _are_files(labels):
+        return check_opened(
+            [open_image(picture) for picture, _ in pairs],
+            [open_image(painted) for _, painted in pairs],
+            unpainted=unpainted,
+            background_value=background_value,
+            target=target,
+            not_finite=not_finite,
+            stop=stop,
+        )
+    if _are_files(images) or _are_files(labels):
         raise DataError(
             "Images are given as files and labels as arrays, or the reverse. Give both as one or the other."
         )
-    else:
-        pictures = _stacks(cast(Sequence[ArrayLike], images), axes, "image")
-        plain = axes and axes.replace("C", "").replace("S", "")
-        paint = _stacks(cast(Sequence[ArrayLike], labels), plain, "labels")
+    plain = axes and axes.replace("C", "").replace("S", "")
     return lint(
-        pictures,
-        paint,
+        _stacks(cast(Sequence[ArrayLike], images), axes, "image"),
+        _stacks(cast(Sequence[ArrayLike], labels), plain, "labels"),
         unpainted=unpainted,
         background_value=background_value,
         target=target,
         not_finite=not_finite,
-        pixel_sizes=sizes,
-        unit=unit,
         stop=stop,
     )
+
+
+def check_opened(
+    images: Sequence[Image],
+    labels: Sequence[Image],
+    *,
+    unpainted: Unpainted = "background",
+    background_value: int | None = None,
+    target: Literal["auto", "classes", "objects"] = "auto",
+    not_finite: NotFinite = "refuse",
+    resampled: bool = False,
+    stop: Stop = never_stop,
+) -> LabelCheck:
+    """Check opened images and the labels of each, in the same order; pixel sizes are compared too.
+
+    Parameters
+    ----------
+    images, labels : sequence of Image
+        Images and the labels of each.
+    resampled : bool
+        Whether training brings all images to one pixel size, so that they may differ.
+    unpainted, background_value, target, not_finite, stop
+        As for `check`.
+    """
+    unit = images[0].unit if images else "pixel"
+    return lint(
+        [image.stack for image in images],
+        [painted.stack for painted in labels],
+        unpainted=unpainted,
+        background_value=background_value,
+        target=target,
+        not_finite=not_finite,
+        pixel_sizes=[(_size(a, unit), _size(b, unit)) for a, b in zip(images, labels, strict=False)],
+        unit=unit,
+        resampled=resampled,
+        stop=stop,
+    )
+
+
+def settle_target(found: LabelCheck, notify: Notify) -> TargetKind:
+    """Tell what the linter found before a training, and what painted values are taken for.
+
+    Parameters
+    ----------
+    found : LabelCheck
+        What it found.
+    notify : callable
+        Is given warnings as `Warned`; hints, and why the target was proposed, as `Noted`.
+
+    Returns
+    -------
+    {"classes", "objects"}
+        What painted values are taken for.
+
+    Raises
+    ------
+    DataError
+        If there are errors: the first, and how many more.
+    """
+    if errors := found.of("error"):
+        more = (
+            f" And {count(len(errors) - 1, 'more error')}: check the labels to see all." if errors[1:] else ""
+        )
+        raise DataError(f"{errors[0]}{more}")
+    for finding in found.of("warning"):
+        notify(Warned(str(finding)))
+    for finding in found.of("hint"):
+        notify(Noted(str(finding)))
+    if found.reason:
+        notify(Noted(found.reason))
+    return found.target
 
 
 def _are_files(what: object) -> bool:

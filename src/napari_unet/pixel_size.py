@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import numpy as np
 
 from napari_unet.data.axes import Stack
-from napari_unet.data.decoding import Window
+from napari_unet.data.decoding import Window, slices_of
 from napari_unet.data.resample import matched_shape, resample
 from napari_unet.errors import DataError
 from napari_unet.events import Stop
@@ -16,7 +18,9 @@ from napari_unet.files.image import Image
 from napari_unet.files.reading import length_in
 from napari_unet.spec import ModelSpec
 
-__all__ = ["as_trained", "at_pixel_size", "bring_back", "window_at"]
+__all__ = ["as_trained", "at_one_pixel_size", "at_pixel_size", "bring_back", "chunks_of", "window_at"]
+
+_SIDE = 1024  # pixels of a rectangle where the result has no chunks
 
 
 def at_pixel_size(image: Image, size: tuple[float, float], unit: str, *, nearest: bool = False) -> Image:
@@ -65,6 +69,28 @@ def at_pixel_size(image: Image, size: tuple[float, float], unit: str, *, nearest
     )
 
 
+def at_one_pixel_size(
+    images: Sequence[Image], labels: Sequence[Image], size: float
+) -> tuple[list[Image], list[Image]]:
+    """Bring images and labels to one pixel size, given in the unit of the first image.
+
+    Raises
+    ------
+    DataError
+        If a pixel size is not known, or in a unit that cannot be compared.
+    """
+    unit = images[0].unit
+    # Labels lie on the grid of their image, whatever their own file says of it.
+    placed = [
+        replace(painted, pixel_size=image.pixel_size, unit=image.unit)
+        for image, painted in zip(images, labels, strict=True)
+    ]
+    return (
+        [at_pixel_size(image, (size, size), unit) for image in images],
+        [at_pixel_size(painted, (size, size), unit, nearest=True) for painted in placed],
+    )
+
+
 def as_trained(image: Image, spec: ModelSpec) -> Image:
     """Show an image at the pixel size of a model's training images.
 
@@ -93,10 +119,49 @@ def window_at(window: Window | None, old: Stack, new: Stack) -> Window | None:
     return slices, covered[0], covered[1]
 
 
+def chunks_of(
+    stack: Stack, target: Any, window: Window | None
+) -> Iterator[tuple[tuple[int, ...], slice, slice]]:
+    """Walk over a result chunk by chunk.
+
+    Parameters
+    ----------
+    stack : Stack
+        Of the result's slices, rows and columns.
+    target : array-like
+        The result, of shape (..., Y, X).
+    window : tuple of (start, stop), optional
+        Part to walk over, in slices, y and x.
+
+    Yields
+    ------
+    index : tuple of int
+        Of the slice in time and depth, then row and column of the chunk.
+    y, x : slice
+        Pixels of the chunk that lie in the window.
+    """
+    height, width = getattr(target, "chunks", (_SIDE, _SIDE))[-2:]
+    _, y, x = window or (None, (0, stack.shape[1]), (0, stack.shape[2]))
+    places = range(y[0] // height, -(-y[1] // height)), range(x[0] // width, -(-x[1] // width))
+    for which, row, column in product(slices_of(stack, window), *places):
+        yield (
+            (*which, row, column),
+            slice(max(y[0], row * height), min(y[1], (row + 1) * height)),
+            slice(max(x[0], column * width), min(x[1], (column + 1) * width)),
+        )
+
+
 def bring_back(
-    result: Any, axes: str, target: Any, window: Window | None, *, nearest: bool, stop: Stop
+    result: Any,
+    axes: str,
+    target: Any,
+    window: Window | None,
+    *,
+    nearest: bool,
+    is_done: Callable[[tuple[int, ...]], bool] | None = None,
+    stop: Stop,
 ) -> bool:
-    """Write a result that was computed on another grid on the image's own.
+    """Write a result that was computed on another grid on the image's own, chunk by chunk.
 
     Parameters
     ----------
@@ -110,8 +175,10 @@ def bring_back(
         Part to write, in slices, y and x.
     nearest : bool
         For labels: take the nearest pixel rather than interpolating.
+    is_done : callable, optional
+        Asked for each chunk of `target`, by its index as `chunks_of` has it, whether an earlier run has written it.
     stop : callable
-        Asked before each slice.
+        Asked before each chunk.
 
     Returns
     -------
@@ -122,15 +189,16 @@ def bring_back(
     if len(axes) < len(target.shape):
         axes = f"C{axes}"
     stack = resample(Stack(result, axes), (rows, columns), nearest=nearest)
-    slices, *sides = window or ((0, stack.shape[0]), (0, rows), (0, columns))
-    y, x = (slice(*side) for side in sides)
-    for n in range(*slices):
+    for index, y, x in chunks_of(stack, target, window):
+        if is_done is not None and is_done(index):
+            continue
         if stop():
             return True
+        which = index[:-2]
+        n = int(np.ravel_multi_index(which, stack.slice_shape)) if which else 0
         pixels = stack.read(n, y, x)
         if not nearest and np.dtype(target.dtype).kind == "u":
             pixels = np.rint(pixels)
-        which = np.unravel_index(n, stack.slice_shape) if stack.slice_shape else ()
         if "C" in axes:
             target[(slice(None), *which, y, x)] = np.moveaxis(pixels, -1, 0).astype(target.dtype)
         else:

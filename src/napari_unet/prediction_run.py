@@ -24,7 +24,7 @@ from napari_unet.files.model import read_model_file
 from napari_unet.files.tiff import write_tiff
 from napari_unet.files.zarr import chunk_done, create_result, open_result, result_attributes
 from napari_unet.jobs import Output, PredictJob
-from napari_unet.pixel_size import as_trained, bring_back, window_at
+from napari_unet.pixel_size import as_trained, bring_back, chunks_of, window_at
 from napari_unet.spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -44,6 +44,10 @@ class _Target:
     @property
     def is_tiff(self) -> bool:
         return self.group != Path(self.output.path)
+
+    def has(self, index: tuple[int, ...]) -> bool:
+        """Whether an earlier run has written a chunk; an axis of classes, all in one chunk, may come before."""
+        return chunk_done(self.array, (0,) * (int(self.array.ndim) - len(index)) + index)
 
 
 def run_prediction(job: PredictJob, notify: Notify, stop: Stop) -> Report:
@@ -82,7 +86,14 @@ _STOPPED = "Stopped. What is done is kept: the same job goes on from there."
 
 
 def _segment(
-    job: PredictJob, spec: ModelSpec, arrays: dict[str, Any], image: Image, notify: Notify, stop: Stop
+    job: PredictJob,
+    spec: ModelSpec,
+    arrays: dict[str, Any],
+    image: Image,
+    notify: Notify,
+    stop: Stop,
+    *,
+    ours: bool = False,
 ) -> tuple[list[_Target], bool]:
     from napari_unet.nn import backend
     from napari_unet.nn.model import UNetModel
@@ -91,8 +102,7 @@ def _segment(
     backend.prepare(job.config.precision, seed=0)
     model = UNetModel.from_arrays(spec, arrays)
     chunk = best_chunk(model, image.stack, job.config)
-    targets = [_open_target(job, output, spec, image, chunk) for output in job.outputs]
-    journal = targets[-1].array
+    targets = [_open_target(job, output, spec, image, chunk, ours=ours) for output in job.outputs]
 
     def tell(event: Event) -> None:
         if isinstance(event, PredictStarted):
@@ -107,9 +117,9 @@ def _segment(
             image.stack,
             job.config,
             {target.output.kind: target.array for target in targets},
-            chunk=journal.chunks[-2:],
+            chunk=targets[-1].array.chunks[-2:],
             window=job.window,
-            is_done=lambda index: chunk_done(journal, _with_classes(index, journal)),
+            is_done=targets[-1].has,
             notify=tell,
             stop=stop,
         )
@@ -144,20 +154,35 @@ def _segment_resampled(
     def tell(event: Event) -> None:
         notify(replace(event, outputs=groups) if isinstance(event, PredictStarted) else event)
 
-    parts, stopped = _segment(inner, spec, arrays, seen, tell, stop)
-    for target, part in zip(targets, parts, strict=True):
-        stopped = stopped or bring_back(
-            part.array,
-            seen.stack.out_axes,
-            target.array,
-            job.window,
-            nearest=target.output.kind == "labels",
-            stop=stop,
-        )
+    if all(t.has(index) for t in targets for index, *_ in chunks_of(image.stack, t.array, job.window)):
+        from napari_unet.nn import backend
+
+        slices = len(slices_of(image.stack, job.window))
+        notify(PredictStarted(groups, slices, slices, backend.device_name()))
+        stopped = False
+    else:
+        parts, stopped = _segment(inner, spec, arrays, seen, tell, stop, ours=True)
+        stopped = stopped or _bring_back(targets, parts, seen.stack.out_axes, job.window, stop)
     if not stopped:
-        for part in parts:
-            shutil.rmtree(part.group, ignore_errors=True)
+        for output in inner.outputs:
+            shutil.rmtree(output.path, ignore_errors=True)
     return targets, stopped
+
+
+def _bring_back(
+    targets: Sequence[_Target], parts: Sequence[_Target], axes: str, window: Window | None, stop: Stop
+) -> bool:
+    """Write what was computed on another grid on the image's own; True if stopped."""
+    for target, part in zip(targets, parts, strict=True):
+        nearest = target.output.kind == "labels"
+        try:
+            if bring_back(
+                part.array, axes, target.array, window, nearest=nearest, is_done=target.has, stop=stop
+            ):
+                return True
+        except OSError as error:  # of zarr, while a chunk is written
+            raise file_error(target.group, error) from error
+    return False
 
 
 def _segment_into_objects(
@@ -190,7 +215,7 @@ def _segment_into_objects(
             labels.array,
             chunk=source.array.chunks[-2:],
             window=job.window,
-            tile_done=lambda index: chunk_done(source.array, _with_classes(index, source.array)),
+            tile_done=source.has,
             slice_done=slice_done,
             notify=notify,
             stop=stop,
@@ -267,11 +292,6 @@ def segment_objects(
         tell=lambda done, _: notify(TileDone(tiles + done, tiles + slices, 0.0)),
         stop=stop,
     )
-
-
-def _with_classes(index: tuple[int, ...], array: Any) -> tuple[int, ...]:
-    """Chunk index in an output whose first axis may be the classes, all in one chunk."""
-    return (0,) * (int(array.ndim) - len(index)) + index
 
 
 def _open_target(

@@ -32,7 +32,7 @@ from napari_unet.events import (
 from napari_unet.words import time_left
 
 if TYPE_CHECKING:
-    from napari_unet.data.lint import LabelCheck
+    from napari_unet.preview import Preview
 
 __all__ = ["as_findings", "as_table", "quiet_libraries", "reporting", "results", "screen", "summary"]
 
@@ -141,8 +141,9 @@ def summary(report: Report) -> str:
     return "\n".join(line for line in lines if line)
 
 
-def as_findings(check: LabelCheck) -> Table:
-    """Lay out what the label linter found: a row a finding, its way out below it."""
+def as_findings(seen: Preview) -> Table:
+    """Lay out what the label linter found, a row a finding, its way out below it; then what training would choose."""
+    check = seen.check
     table = Table(show_header=False, box=None)
     colours = {"error": "bold red", "warning": "yellow", "hint": "cyan"}
     for finding in check.findings:
@@ -154,6 +155,10 @@ def as_findings(check: LabelCheck) -> Table:
         table.add_row("", Text(check.reason))
     if not check.of("error") and not check.of("warning"):
         table.add_row("", Text("Nothing in the labels looks wrong.", style="green"))
+    for warning in seen.advice.warnings if seen.advice else ():
+        table.add_row(Text("warning", style=colours["warning"]), Text(warning))
+    for sentence in seen.sentences:
+        table.add_row(Text("chosen", style="dim"), Text(sentence, style="dim"))
     return table
 
 

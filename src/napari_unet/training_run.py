@@ -33,7 +33,8 @@ from napari_unet.files.image import Image, open_source
 from napari_unet.files.model import read_model_file, save_model_file
 from napari_unet.files.run import RunFolder
 from napari_unet.jobs import TrainJob
-from napari_unet.pixel_size import at_pixel_size
+from napari_unet.label_check import check_opened, settle_target
+from napari_unet.pixel_size import at_one_pixel_size
 from napari_unet.spec import (
     OBJECT_CLASSES,
     ClassInfo,
@@ -46,7 +47,7 @@ from napari_unet.spec import (
 if TYPE_CHECKING:
     from napari_unet.nn.training import Checkpoint, TrainResult
 
-__all__ = ["Start", "make_card", "read_start", "run_training", "settle", "train_on"]
+__all__ = ["Start", "make_card", "model_file", "read_start", "run_training", "settle", "train_on"]
 
 Start = tuple[ModelSpec, Mapping[str, npt.NDArray[Any]]]
 """A model to begin with: its card and its weights."""
@@ -60,16 +61,27 @@ def run_training(job: TrainJob, notify: Notify, stop: Stop) -> Report:
     with RunFolder(job.out).create(job) as folder, _logging_to(folder.log_path, job):
         images = [open_source(source) for source in job.images]
         labels = [open_source(source) for source in job.labels]
-        for warning in _size_warnings(images, labels):
-            notify(Warned(warning))
+        found = check_opened(
+            images,
+            labels,
+            unpainted=job.unpainted,
+            background_value=job.background_value,
+            target=job.target,
+            not_finite=job.not_finite,
+            resampled=job.pixel_size is not None,
+            stop=stop,
+        )
+        if stop():
+            return Report("train", seconds=time.monotonic() - started, stopped=True, message=_NOTHING_YET)
+        target = settle_target(found, notify)
         if job.pixel_size is not None:
-            images, labels = _at_one_pixel_size(images, labels, job.pixel_size)
+            images, labels = at_one_pixel_size(images, labels, job.pixel_size)
         dataset = prepare(
             [image.stack for image in images],
             [painted.stack for painted in labels],
             unpainted=job.unpainted,
             background_value=job.background_value,
-            target=job.target,
+            target=target,
             not_finite=job.not_finite,
             stop=stop,
         )
@@ -117,16 +129,27 @@ def read_start(path: str | os.PathLike[str]) -> Start:
     FileError
         If there is none, or it cannot be read.
     """
+    return read_model_file(model_file(path))
+
+
+def model_file(path: str | os.PathLike[str]) -> Path:
+    """Return the ``.unet`` file itself, or the best model of a run folder.
+
+    Raises
+    ------
+    FileError
+        If a folder holds none.
+    """
     place = Path(path)
-    if place.is_dir():
-        model = RunFolder(place).model_path
-        if not model.is_file():
-            raise FileError(
-                place,
-                "holds no model to start from: choose the folder of a run that has a model.unet, or a .unet file.",
-            )
-        place = model
-    return read_model_file(place)
+    if not place.is_dir():
+        return place
+    model = RunFolder(place).model_path
+    if not model.is_file():
+        raise FileError(
+            place,
+            "holds no model to start from: choose the folder of a run that has a model.unet, or a .unet file.",
+        )
+    return model
 
 
 def settle(
@@ -181,8 +204,6 @@ def train_on(
     stop: Stop,
 ) -> TrainResult:
     """Train on a dataset, from a model or a checkpoint if given; with a run folder, keep everything there."""
-    for warning in dataset.warnings:
-        notify(Warned(warning))
     for note in dataset.notes:
         notify(Noted(note))
     if folder:
@@ -200,7 +221,7 @@ def train_on(
 
     weights = None
     if start is not None:
-        weights, sentence = carry_over(*start, spec.network)
+        weights, sentence = carry_over(*start, spec)
         notify(Noted(sentence))
     return train_network(
         dataset,
@@ -249,36 +270,6 @@ def make_card(
         unpainted=dataset.class_map.unpainted,
         training=TrainingRecord(images=tuple(stack.name for stack in stacks), painted=dataset.painted),
     )
-
-
-def _at_one_pixel_size(
-    images: Sequence[Image], labels: Sequence[Image], size: float
-) -> tuple[list[Image], list[Image]]:
-    """Bring images and labels to one pixel size, given in the unit of the first image."""
-    unit = images[0].unit
-    # Labels lie on the grid of their image, whatever their own file says of it.
-    placed = [
-        replace(painted, pixel_size=image.pixel_size, unit=image.unit)
-        for image, painted in zip(images, labels, strict=True)
-    ]
-    return (
-        [at_pixel_size(image, (size, size), unit) for image in images],
-        [at_pixel_size(painted, (size, size), unit, nearest=True) for painted in placed],
-    )
-
-
-def _size_warnings(images: Sequence[Image], labels: Sequence[Image]) -> list[str]:
-    """Say where labels lie on another grid than their image, though the shapes agree."""
-    warnings = []
-    for image, painted in zip(images, labels, strict=True):
-        for axis in image.pixel_size.keys() & painted.pixel_size.keys():
-            ours, theirs = image.pixel_size[axis], painted.pixel_size[axis]
-            if abs(ours - theirs) > 1e-3 * abs(ours) and image.unit == painted.unit:
-                warnings.append(
-                    f"Image {image.name!r} has pixels of {ours:g} {image.unit} along {axis}, but its labels "
-                    f"{painted.name!r} of {theirs:g}: check that they belong together."
-                )
-    return warnings
 
 
 @contextmanager

@@ -79,7 +79,22 @@ def test_strokes_measure_nothing() -> None:
 
 def test_patches_are_no_larger_than_the_images() -> None:
     reasons = advise(Sights(((90, 300), (96, 96)), 1.0, 20.0), LAPTOP).reasons
-    assert "Patches of 96 pixels: the images are no larger." in reasons
+    assert "Patches of 96 pixels: the shorter side of the images is about 93 pixels." in reasons
+    narrow = advise(Sights(((20, 1000),), 1.0, 20.0), LAPTOP).reasons
+    assert "Patches of 32 pixels: the shorter side of the images is about 20 pixels." in narrow
+
+
+@pytest.mark.parametrize(
+    ("width", "reason"),
+    [
+        (140, "a patch should show several."),
+        (300, "but a step of larger patches would take too long."),
+    ],
+)
+def test_several_objects_are_spoken_of_only_where_they_fit(width: int, reason: str) -> None:
+    [patch] = [r for r in advise(Sights(((2048, 2048),), 1.0, width), LAPTOP).reasons if "Patches" in r]
+    assert patch.startswith(f"Patches of 512 pixels: an object is about {width} pixels wide, ")
+    assert patch.endswith(reason)
 
 
 def test_a_computer_without_a_gpu() -> None:
@@ -140,11 +155,43 @@ def test_little_memory_means_smaller_steps_and_too_little_is_said() -> None:
     )
 
 
+def test_the_memory_of_the_images_is_counted() -> None:
+    one = example(disks(40), np.ones((256, 256), np.int32))
+    assert look([one, one]).bytes == 2 * 256**2 * (
+        4 + 4 + 1 + 1 + 2
+    )  # image, objects, targets, their copy, weights
+    images = ((512, 512),)
+    laptop = Computer(cores=4, memory=9_000_000_000)
+    alone, beside = (advise(Sights(images, bytes=held), laptop, UNetConfig()) for held in (0, 4_000_000_000))
+    assert (alone.train.patch, beside.train.patch) == (256, 128)
+    assert (
+        "Patches of 128 pixels: larger ones need over half of the 5.0 GB of memory that the images leave."
+        in beside.reasons
+    )
+    train = TrainConfig(patch=256, batch=4)
+    assert advise(Sights(images), laptop, UNetConfig(), train).warnings == ()
+    [warning] = advise(Sights(images, bytes=7_000_000_000), laptop, UNetConfig(), train).warnings
+    assert warning == (
+        "4 patches of 256 pixels in a step of 64 filters need about 3.9 GB of memory beside 7.0 GB of images, "
+        "but this computer has 9.0 GB: choose a smaller patch or batch, or fewer filters."
+    )
+
+
+@pytest.mark.parametrize("computer", [LAPTOP, STATION])
+def test_images_that_memory_cannot_hold_are_said(computer: Computer) -> None:
+    [warning] = advise(Sights(((512, 512),), bytes=computer.memory), computer).warnings
+    assert warning == (
+        f"The images take about {computer.memory // 10**9} GB of memory while a network trains on them, but this computer has "
+        f"{computer.memory // 10**9} GB: train on fewer slices, or on parts cut out of them."
+    )
+
+
 _sights = st.builds(
     Sights,
     st.lists(st.tuples(st.integers(1, 5000), st.integers(1, 5000)), max_size=5).map(tuple),
     st.floats(0, 1),
     st.none() | st.floats(0.5, 4000),
+    st.integers(0, 10**12),
 )
 _computers = st.builds(
     Computer, st.integers(1, 256), st.integers(10**9, 10**12), st.none() | st.just("GPU"), st.booleans()
@@ -165,7 +212,9 @@ def test_whatever_is_seen_the_settings_fit_together(
     assert advise(sights, computer, advice.network, train).train == train
     least = train.batch == 1 and smaller(train.patch, 1, advice.network.stride) is None
     if computer.accelerator is None and not least:
-        fits = training_memory(advice.network, train.patch, train.batch) <= computer.memory / 2
+        fits = (
+            training_memory(advice.network, train.patch, train.batch) <= (computer.memory - sights.bytes) / 2
+        )
         assert fits or train.patch <= min(min(size) for size in sights.sizes) + advice.network.stride
 
 

@@ -116,6 +116,7 @@ def some(value: float, rest: float = 0) -> Callable[[np.ndarray], np.ndarray]:
     [
         (lambda m: np.ones_like(m), "Labels 'cells' hold a single value, 1, on every pixel. A network needs two classes"),
         (some(0.25), "Labels 'cells' hold decimals, from 0 to 0.25, on 38 % of the pixels. Labels are whole numbers, so this looks like a probability map."),
+        (some(0.75, 0.5), "hold decimals, from 0.5 to 0.75, on 100 % of the pixels."),
         (some(17.5), "from 0 to 17.5, on 38 % of the pixels. Labels are whole numbers, so this looks like an image or a measurement."),
         (some(1, np.nan), "Labels 'cells' hold no number at all (NaN or infinite) on 19,764 pixels. Set these pixels to 0."),
         (lambda m: m.astype(int) - 1, "Labels 'cells' hold negative values, down to -1, on 19,764 pixels (62 %). Labels are 0 or above. If -1 marks what nobody annotated, set it to 0 and choose 'Unpainted is: ignore'"),
@@ -284,8 +285,12 @@ def test_objects_where_classes_were_asked_for_and_the_reverse(
         w.startswith(f"Each value is to be learned as a class, but looks like one object: a slice has up to {ids.max()} values, 100 % of them in one piece")
         for w in warnings
     )  # fmt: skip
-    (warning,) = told(check(picture, mask, target="objects"), "warning")
-    assert warning.startswith("All objects are painted with one value, 1, in up to ")
+    one_value = check(picture, mask, target="objects")
+    (warning,) = told(one_value, "warning")
+    pieces = warning.removeprefix("All objects are painted with one value, 1, in up to ").split()[0]
+    assert told(one_value, "hint")[-1].endswith(
+        f"are painted, with one value in up to {pieces} pieces a slice, each of which is taken for one object."
+    )
     classes = np.where(mask > 0, 1 + (np.arange(200) // 8 % 2), 0)
     (warning,) = told(check(picture, classes, target="objects"), "warning")
     assert warning.startswith(
@@ -322,10 +327,14 @@ def test_images_in_which_there_is_nothing_to_learn(picture: np.ndarray, mask: np
     assert told(check(broken, mask), "error") == [
         (
             "Image 'raw' has 201 values that are no number (NaN or infinite), the first at slice 0, y 3, x 5. One such pixel silently ruins a "
-            "training. Repair the image, or choose 'NaN pixels: ignore' (they become 0 and are not trained on)."
+            "training: repair the image, or choose 'NaN pixels: ignore' (they become 0 and are not trained on)."
         )
     ]
-    assert told(check(broken, mask, not_finite="ignore"), "error") == []
+    ignoring = check(broken, mask, not_finite="ignore")
+    assert told(ignoring, "error") == told(ignoring, "warning") == []
+    assert (
+        "the first at slice 0, y 3, x 5. They are set to 0 and not trained on." in told(ignoring, "hint")[0]
+    )
     assert told(check(np.full_like(picture, 7), mask), "warning") == [
         (
             "Every pixel of image 'raw' has the same brightness, so there is nothing to see in it. Choose the image that the labels were drawn "
@@ -421,6 +430,17 @@ def test_each_slice_is_read_once_and_a_sample_is_said_to_be_one(
         "Pixels were counted on all slices. Shapes were looked at on 5 of 40 painted slices, spread evenly."
         in told(result, "hint")
     )
+
+
+def test_the_linter_and_training_judge_the_same_sample(picture: np.ndarray, ids: np.ndarray) -> None:
+    stack = np.stack([ids == ids.max()] * 40).astype(int)
+    stack[33:] = ids  # later than where a look at the first slices would end
+    images = [Stack(np.stack([picture] * 40), "ZYX", "raw")]
+    labels = [Stack(stack, "ZYX", "cells")]
+    found = lint(images, labels, unpainted="background")
+    dataset = prepare(images, labels, unpainted="background", target="auto")
+    assert (found.target, found.reason) == (dataset.target, *dataset.notes)
+    assert found.target == "objects"
 
 
 def test_a_stop_ends_the_check(picture: np.ndarray, mask: np.ndarray) -> None:

@@ -43,7 +43,6 @@ def test_any_number_of_objects_becomes_three_classes() -> None:
     assert example.ids is not None
     assert (example.ids.max(), example.ids.dtype) == (399, np.int32)
     np.testing.assert_array_equal(example.target, object_targets(example.ids))
-    assert dataset.warnings == ()
     assert dataset.notes == ()
 
 
@@ -58,17 +57,11 @@ def test_what_is_unpainted_carries_no_loss_and_background_is_named() -> None:
         one(labels, unpainted="ignore", background_value=7)
 
 
-def test_one_value_for_all_objects_is_said() -> None:
+def test_pieces_of_one_value_are_objects() -> None:
     labels = (squares((40, 40)) > 0) * np.uint8(255)
     dataset = one(labels)
     assert dataset.examples[0].ids is not None
     assert dataset.examples[0].ids.max() == 9
-    assert dataset.warnings == (
-        (
-            "All objects are painted with one value, so each connected region is taken for one object, and touching ones "
-            "for one together. To tell them apart, paint each with a value of its own."
-        ),
-    )
 
 
 def test_what_is_meant_is_proposed_and_said() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
+from napari_unet.data import objects
 from napari_unet.data.instance_metrics import overlap
 from napari_unet.data.objects import (
     BORDER,
@@ -76,6 +78,26 @@ def test_even_the_smallest_object_keeps_an_inside() -> None:
     target = object_targets(ids, width=2)
     assert target[4, 4] == INSIDE
     assert target[4, 3] == BORDER
+
+
+class Counted(np.ndarray):
+    """An image that counts how many of its pixels are computed with."""
+
+    looks = 0
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
+        Counted.looks += self.size
+        plain = [np.asarray(each) if isinstance(each, Counted) else each for each in inputs]
+        return getattr(ufunc, method)(*plain, **options)
+
+
+def test_the_work_does_not_grow_with_objects_times_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = np.zeros((60, 60), int)
+    ids[::3, ::3] = np.arange(1, 401).reshape(20, 20)
+    monkeypatch.setattr(objects, "number_objects", lambda ids: number_objects(ids).view(Counted))
+    target = object_targets(ids)
+    assert (target[ids > 0] == INSIDE).all()  # each of the 400 was all border
+    assert Counted.looks < 20 * ids.size
 
 
 @settings(max_examples=50, deadline=None)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from napari_unet.errors import DataError, FileError
+from napari_unet.errors import ConfigError, DataError, FileError
 from napari_unet.files.image import Image, count_series, image_name, open_image, open_source
 from napari_unet.files.reading import length_in, unit_name
 from napari_unet.files.tiff import write_tiff
@@ -85,6 +85,17 @@ def test_a_source_names_series_level_and_axes(tmp_path: Path) -> None:
     assert open_source(ArraySource(path=str(tmp_path / "a.tif"), axes="CYX")).axes == "CYX"
     with pytest.raises(FileError, match="has 1 image, so number 4"):
         open_source(ArraySource(path=str(tmp_path / "a.tif"), series=4))
+
+
+def test_a_pixel_size_that_is_given_counts_instead_of_the_file_s(tmp_path: Path) -> None:
+    path = tmp_path / "a.ome.tif"
+    write_tiff(path, np.zeros((8, 9), np.uint8), "YX", pixel_size={"Y": 2.0, "X": 2.0}, unit="millimeter")
+    as_is = open_source(ArraySource(path=str(path)))
+    given = open_source(ArraySource(path=str(path), pixel_size={"Y": 0.5, "X": 0.25}, unit="µm"))
+    assert (as_is.pixel_size, as_is.unit) == ({"Y": 2.0, "X": 2.0}, "millimeter")
+    assert (given.pixel_size, given.unit) == ({"Y": 0.5, "X": 0.25}, "micrometer")
+    with pytest.raises(ConfigError, match=r"pixel_size\.Y"):
+        ArraySource(path=str(path), pixel_size={"Y": 0.0})
 
 
 def test_an_image_is_a_stack_for_what_computes() -> None:

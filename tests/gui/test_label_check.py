@@ -47,6 +47,8 @@ def test_check_passes_good_labels(viewer: Any, qtbot: Any) -> None:
     dock.form["target"].value = "classes"
     _press(qtbot, dock.check.check_button)
     assert "Nothing in the labels looks wrong." in dock.panel.messages.text
+    assert "A network of 16 filters: without a GPU" in dock.panel.messages.text
+    assert "a GPU is looked for when training begins" in dock.panel.messages.text
 
 
 def test_a_warning_is_told_at_start_too(viewer: Any, qtbot: Any) -> None:

@@ -31,6 +31,20 @@ def test_a_choice_outlives_a_change_of_preset(qtbot: Any) -> None:
         assert rows.read(preset) == UNetConfig.preset(preset, normalization="batch", skips="add")
 
 
+def test_depth_filters_and_dropout_are_the_network_s_own_until_set(qtbot: Any) -> None:
+    form = Form()
+    qtbot.addWidget(form)
+    rows = NetworkRows(form)
+    form.write({"depth": 5, "dropout": 0.25})
+    assert rows.read("quick") == UNetConfig.preset("quick", depth=5, dropout=0.25)
+    with pytest.raises(ConfigError, match=r"Depth and Dropout \(under Advanced\) changes .* or set Filters"):
+        rows.read(None)
+    form.write({"filters": 24})
+    assert rows.read(None) == UNetConfig(filters=24, depth=5, dropout=0.25)
+    form.write({"depth": None, "dropout": None, "filters": None})
+    assert rows.read("article") == UNetConfig.preset("article")
+
+
 def test_what_cannot_be_is_said(qtbot: Any) -> None:
     form = Form()
     qtbot.addWidget(form)

@@ -167,6 +167,37 @@ def test_a_colour_image_reaches_the_worker_whole(tmp_path: Path) -> None:
             np.testing.assert_array_equal(after.read(n), before.read(n))
 
 
+@pytest.mark.parametrize(
+    ("layer", "file", "worker"),
+    [
+        (({"Y": 0.5, "X": 0.5}, "micrometer"), ({}, "pixel"), ({"Y": 0.5, "X": 0.5}, "micrometer")),
+        (
+            ({"Y": 0.5, "X": 0.5}, "micrometer"),
+            ({"Y": 9, "X": 9}, "meter"),
+            ({"Y": 0.5, "X": 0.5}, "micrometer"),
+        ),
+        (({}, "pixel"), ({"Y": 9, "X": 9}, "meter"), ({"Y": 9, "X": 9}, "meter")),
+        (({"Y": 4, "X": 1}, "pixel"), ({"Y": 9, "X": 9}, "meter"), ({"Y": 9, "X": 9}, "meter")),
+        (({"Y": 4, "X": 1}, "pixel"), ({}, "pixel"), ({"Y": 4, "X": 1}, "pixel")),
+    ],
+)
+def test_the_worker_knows_the_pixel_size_of_the_layer(
+    tmp_path: Path, layer: tuple[dict, str], file: tuple[dict, str], worker: tuple[dict, str]
+) -> None:
+    from napari_unet.data.axes import Stack
+    from napari_unet.files.image import open_source
+    from napari_unet.files.tiff import write_tiff
+    from napari_unet.gui.snapshot import Snapshot, save_image, with_file_pixel_size
+
+    path, pixels = tmp_path / "cells.ome.tif", np.zeros((9, 7), np.uint8)
+    write_tiff(path, pixels, "YX", pixel_size=file[0], unit=file[1])
+    snapshot = with_file_pixel_size(Snapshot(Stack(pixels, "YX"), *layer, path))
+    source = save_image(snapshot, tmp_path, lambda: False)
+    image = open_source(source)
+    assert source.path == str(path)
+    assert (image.pixel_size, image.unit) == (pytest.approx(worker[0]), worker[1])
+
+
 def test_a_model_that_cannot_be_read_says_why(viewer: Any, qtbot: Any, tmp_path: Path) -> None:
     (tmp_path / "broken.unet").write_bytes(b"no model")
     dock = _dock(viewer, tmp_path / "broken.unet")

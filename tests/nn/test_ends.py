@@ -15,7 +15,7 @@ from napari_unet.config import UNetConfig
 from napari_unet.data.dataset import Dataset
 from napari_unet.errors import ModelError
 from napari_unet.events import StepDone, TrainStarted, Validated
-from napari_unet.nn import training
+from napari_unet.nn import backend, training
 from napari_unet.nn.learner import Learner
 from napari_unet.nn.training import train_network
 from napari_unet.spec import ModelSpec
@@ -89,6 +89,80 @@ def test_other_errors_of_the_backend_pass(
     monkeypatch.setattr(keras.Model, "train_on_batch", fail)
     with pytest.raises(tf.errors.InternalError):
         Run(dataset, spec)
+
+
+def on_forward(monkeypatch: pytest.MonkeyPatch, act: Callable[[int], None]) -> list[int]:
+    """Act before each answer that is asked of a network outside of steps, given its number from 1; count them."""
+    trace, asked = backend.traced, [0]
+
+    def traced(network: Any) -> Any:
+        forward = trace(network)
+
+        def counted(pixels: np.ndarray) -> np.ndarray:
+            asked[0] += 1
+            act(asked[0])
+            return forward(pixels)
+
+        return counted
+
+    monkeypatch.setattr(backend, "traced", traced)
+    return asked
+
+
+def run_out(number: int) -> None:
+    if number == 1:
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+
+
+def test_out_of_memory_while_looking_for_a_dead_network_means_smaller_steps(
+    dataset: Dataset, spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_forward(monkeypatch, run_out)
+    run = Run(dataset, spec, SHORT.replace(validation=0))
+    assert run.warnings == ["Memory ran out in step 11: training goes on with 1 patch in a step, not 2."]
+    assert [event.step for event in run.of(StepDone)] == list(range(1, 13))
+
+
+def test_out_of_memory_while_the_time_of_a_measurement_is_taken_is_said(
+    dataset: Dataset, spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_forward(monkeypatch, run_out)
+    with pytest.raises(ModelError, match="Memory ran out while quality was measured: hold nothing out"):
+        Run(dataset, spec, SHORT.replace(steps=0, minutes=0.1))
+
+
+def test_stop_ends_the_measurement_whose_time_is_taken(
+    dataset: Dataset, spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = on_forward(monkeypatch, lambda number: None)
+    states: list[Any] = []
+    result = train_network(
+        dataset,
+        spec,
+        SHORT.replace(steps=0, minutes=0.1),
+        save_checkpoint=lambda arrays, state: states.append(state),
+        stop=lambda: asked[0] > 0,
+    )
+    assert result.stopped
+    assert states[-1]["steps"] == 0  # no plan was made of a measurement cut short
+    assert result.score is not None  # the last weights are measured once, though
+    assert asked[0] == 2
+
+
+def test_a_dead_network_begins_anew_from_the_model_it_started_with(
+    dataset: Dataset, spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = Run(dataset, spec, SHORT.replace(steps=3)).result.model
+    answers = iter([True])
+    monkeypatch.setattr(training.Probe, "finds_dead", lambda *args: next(answers, False))
+    config = SHORT.replace(learning_rate=1e-7, seed=5, validation=0)
+    again = Run(dataset, spec, config, begin_with=model.arrays())
+    assert again.warnings == [
+        "The network gave the same answer everywhere, so it cannot learn: training begins anew from the model it started with, on other batches."
+    ]
+    assert again.result.steps == 12
+    for name, array in again.result.model.arrays().items():
+        np.testing.assert_allclose(array, model.arrays()[name], atol=1e-5)
 
 
 def scored(*scores: float) -> Callable[..., Any]:

@@ -15,7 +15,7 @@ from napari_unet.data.axes import Stack
 from napari_unet.data.dataset import Dataset, prepare
 from napari_unet.data.sampling import Sampler
 from napari_unet.errors import ModelError
-from napari_unet.events import Event, StepDone, TrainStarted, Validated, Warned
+from napari_unet.events import Event, Noted, StepDone, TrainStarted, Validated, Warned
 from napari_unet.nn import learner, optimizer, progress
 from napari_unet.nn.losses import SegmentationLoss
 from napari_unet.nn.model import UNetModel, all_finite
@@ -84,7 +84,8 @@ class Run:
 
 def test_a_whole_run(dataset: Dataset, spec: ModelSpec) -> None:
     run = Run(dataset, spec, run="folder")
-    started, *_ = run.events
+    noted, started, *_ = run.events
+    assert isinstance(noted, Noted) and run.result.message.endswith(noted.message)
     assert run.warnings == []
     assert started == TrainStarted("folder", 0, 12, started.device)
     assert [event.step for event in run.of(StepDone)] == list(range(1, 13))
@@ -184,6 +185,15 @@ def test_stopped_at_any_step_leaves_a_model(dataset: Dataset, spec: ModelSpec, s
     assert run.result.score == max(event.score for event in run.of(Validated))
 
 
+def test_that_too_little_is_painted_is_said_before_the_first_step(spec: ModelSpec) -> None:
+    image, labels = squares(32)
+    dataset = prepare([Stack(image, "YX", "a")], [Stack(labels, "YX", "b")], unpainted="background")
+    run = Run(dataset, spec, SHORT.replace(steps=1))
+    first = run.events[0]
+    assert isinstance(first, Noted)
+    assert first.message.startswith("Too little is painted to hold a region out")
+
+
 def test_stopped_before_the_first_step_nothing_is_learned(dataset: Dataset, spec: ModelSpec) -> None:
     run = Run(dataset, spec, SHORT, until=0)
     assert (run.result.steps, run.result.stopped, run.result.score) == (0, True, None)
@@ -196,7 +206,7 @@ def test_minutes_become_a_number_of_steps_once(dataset: Dataset, spec: ModelSpec
     config = SHORT.replace(steps=0, minutes=0.1, checkpoint_seconds=0)
     run = Run(dataset, spec, config, until=12)
     [started] = run.of(TrainStarted)
-    assert run.events[0] is started
+    assert run.events[1] is started
     assert started.steps > started.step == 0
     assert [event.step for event in run.of(StepDone)] == list(range(1, len(run.of(StepDone)) + 1))
     assert {event.steps for event in run.of(StepDone)} == {started.steps}

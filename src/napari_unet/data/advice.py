@@ -40,11 +40,14 @@ _CPU_PIXELS = 2 * 256**2  # of a step: two cores do one in half a second at 16 f
 _GPU_PIXELS = 8 * 256**2
 _LARGEST_BATCH = 16
 _OBJECTS = 4  # across a patch
+_SEVERAL = 3
 _LARGEST_PATCH = 512
 _ROUND = 64
 _GRAIN = 16  # of the setting `patch`
 _ENOUGH = 32_000_000  # pixels in which objects are looked for: a second or two
-_MEMORY_PART = 0.5  # of the main memory; the rest is for the viewer and the images
+_MEMORY_PART = 0.5  # of the main memory that the images leave; the rest is for the viewer
+_MENTIONED = 100_000_000  # bytes of images from which they are spoken of
+_WEIGHT_BYTES = 2  # a pixel: weights are added when training begins
 
 # Peak memory of a training process on a CPU, measured with TensorFlow 2.21 in float32 at 16, 32 and 64 filters.
 _PROCESS = 800_000_000
@@ -86,11 +89,14 @@ class Sights:
         Share of their pixels that carry a class, 0 to 1.
     object_size : float or None
         Usual width of an object, in pixels; None where no object is seen whole.
+    bytes : int
+        Main memory that the images, targets and weights take as long as training lasts.
     """
 
     sizes: tuple[tuple[int, int], ...]
     painted: float = 1.0
     object_size: float | None = None
+    bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -135,7 +141,7 @@ def look(examples: Sequence[Example]) -> Sights:
     widths = np.sort(2 * np.sqrt(areas / math.pi))
     width = float(widths[np.searchsorted(widths.cumsum(), widths.sum() / 2)]) if widths.size else None
     sizes = tuple((e.target.shape[0], e.target.shape[1]) for e in examples)
-    return Sights(sizes, known / max(pixels, 1), width)
+    return Sights(sizes, known / max(pixels, 1), width, sum(_bytes(e) for e in examples))
 
 
 def advise(
@@ -169,12 +175,12 @@ def advise(
         patch, reason = _choose_patch(sights, network, computer)
         reasons.append(reason)
     if batch is None:
-        batch, reason = _choose_batch(patch, network, computer)
+        batch, reason = _choose_batch(patch, sights, network, computer)
         reasons.append(reason)
     if precision == "auto":
         precision, reason = _choose_precision(computer)
         reasons.append(reason)
-    warnings = (*_warn_of_objects(sights, network), *_warn_of_memory(patch, batch, network, computer))
+    warnings = (*_warn_of_objects(sights, network), *_warn_of_memory(patch, batch, sights, network, computer))
     settled = train.replace(patch=patch, batch=batch, precision=precision)
     return Advice(network, settled, tuple(reasons), warnings)
 
@@ -231,6 +237,12 @@ def training_memory(network: UNetConfig, patch: int, batch: int) -> int:
     return _PROCESS + 4 * _COPIES * weights + _BYTES * network.filters * batch * patch**2
 
 
+def _bytes(example: Example) -> int:
+    ids = 0 if example.ids is None else example.ids.nbytes
+    # Targets are there twice: a region held out is hidden in a copy.
+    return example.image.nbytes + ids + (2 * example.target.itemsize + _WEIGHT_BYTES) * example.target.size
+
+
 def _whole_areas(example: Example) -> NDArray[np.float64]:
     """Areas of the regions that neither the border nor an unpainted pixel cuts off."""
     known = example.target != IGNORE
@@ -284,7 +296,11 @@ def _choose_patch(sights: Sights, network: UNetConfig, computer: Computer) -> tu
     grain = max(_GRAIN, network.stride)
     coarse = max(_ROUND, grain)
     patch = min(max(_up(sees, coarse), round(objects / coarse) * coarse), max(_LARGEST_PATCH, grain))
-    if size is not None and objects > sees:
+    if size is not None and patch < _SEVERAL * size:
+        reason = (
+            f"an object is about {size:.0f} pixels wide, but a step of larger patches would take too long"
+        )
+    elif size is not None and objects > sees:
         reason = f"an object is about {size:.0f} pixels wide, and a patch should show several"
     elif size is not None:
         reason = f"an object is about {size:.0f} pixels wide, so that several fit, and the network sees {sees} pixels at once"
@@ -293,15 +309,15 @@ def _choose_patch(sights: Sights, network: UNetConfig, computer: Computer) -> tu
             "strokes do not tell how wide an object is" if sights.painted < 1 else "no object is seen whole"
         )
         reason = f"{strokes}, and the network sees {sees} pixels at once"
-    widest = _up(_usual_side(sights.sizes), grain)
-    if widest < patch:
-        patch, reason = widest, "the images are no larger"
-    while (below := smaller(patch, 1, network.stride)) and not _fits(patch, 1, network, computer):
-        patch, reason = below[0], f"larger ones need over half of {_gigabytes(computer.memory)} of memory"
+    side = _usual_side(sights.sizes)
+    if (widest := _up(side, grain)) < patch:
+        patch, reason = widest, f"the shorter side of the images is about {side:.0f} pixels"
+    while (below := smaller(patch, 1, network.stride)) and not _fits(patch, 1, sights, network, computer):
+        patch, reason = below[0], f"larger ones need over half of {_memory_left(sights, computer)}"
     return patch, f"Patches of {patch} pixels: {reason}."
 
 
-def _choose_batch(patch: int, network: UNetConfig, computer: Computer) -> tuple[int, str]:
+def _choose_batch(patch: int, sights: Sights, network: UNetConfig, computer: Computer) -> tuple[int, str]:
     """As many as make a step of a fixed number of pixels."""
     pixels = _CPU_PIXELS if computer.accelerator is None else _GPU_PIXELS
     batch = min(max(1, pixels // patch**2), _LARGEST_BATCH)
@@ -310,9 +326,9 @@ def _choose_batch(patch: int, network: UNetConfig, computer: Computer) -> tuple[
         if computer.accelerator is None
         else "enough to keep a GPU busy"
     )
-    while batch > 1 and not _fits(patch, batch, network, computer):
+    while batch > 1 and not _fits(patch, batch, sights, network, computer):
         batch //= 2
-        reason = f"more need over half of {_gigabytes(computer.memory)} of memory"
+        reason = f"more need over half of {_memory_left(sights, computer)}"
     return batch, f"{count(batch, 'patch')} in a step: {reason}."
 
 
@@ -334,20 +350,37 @@ def _warn_of_objects(sights: Sights, network: UNetConfig) -> Iterable[str]:
     )
 
 
-def _warn_of_memory(patch: int, batch: int, network: UNetConfig, computer: Computer) -> Iterable[str]:
-    needed = training_memory(network, patch, batch)
-    if computer.accelerator is not None or needed <= computer.memory:
+def _warn_of_memory(
+    patch: int, batch: int, sights: Sights, network: UNetConfig, computer: Computer
+) -> Iterable[str]:
+    has = f"but this computer has {_gigabytes(computer.memory)}"
+    if sights.bytes + _PROCESS > computer.memory:  # a GPU does not help: images wait in the main memory
+        yield (
+            f"The images take about {_gigabytes(sights.bytes)} of memory while a network trains on them, {has}: "
+            "train on fewer slices, or on parts cut out of them."
+        )
         return
+    needed = training_memory(network, patch, batch)
+    if computer.accelerator is not None or sights.bytes + needed <= computer.memory:
+        return
+    beside = f" beside {_gigabytes(sights.bytes)} of images" if sights.bytes >= _MENTIONED else ""
     yield (
-        f"{count(batch, 'patch')} of {patch} pixels in a step of {network.filters} filters need about {_gigabytes(needed)} of memory, "
-        f"but this computer has {_gigabytes(computer.memory)}: choose a smaller patch or batch, or fewer filters."
+        f"{count(batch, 'patch')} of {patch} pixels in a step of {network.filters} filters need about {_gigabytes(needed)} of memory"
+        f"{beside}, {has}: choose a smaller patch or batch, or fewer filters."
     )
 
 
-def _fits(patch: int, batch: int, network: UNetConfig, computer: Computer) -> bool:
+def _fits(patch: int, batch: int, sights: Sights, network: UNetConfig, computer: Computer) -> bool:
     # A GPU's memory isn't asked for: where it runs out, training goes on with less. A processor's kills the process.
     needed = training_memory(network, patch, batch)
-    return computer.accelerator is not None or needed <= _MEMORY_PART * computer.memory
+    return computer.accelerator is not None or needed <= _MEMORY_PART * (computer.memory - sights.bytes)
+
+
+def _memory_left(sights: Sights, computer: Computer) -> str:
+    if sights.bytes < _MENTIONED:
+        return f"{_gigabytes(computer.memory)} of memory"
+    left = max(0, computer.memory - sights.bytes)
+    return f"the {_gigabytes(left)} of memory that the images leave"
 
 
 def _usual_side(sizes: Sequence[tuple[int, int]]) -> float:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import islice
+from math import ceil, prod
 from typing import Any, Literal
 
 import numpy as np
@@ -20,6 +22,7 @@ from napari_unet.data.labels import (
     distinct,
     fit_class_map,
 )
+from napari_unet.data.lint_pairs import NotFinite, check_pairs, refuse_not_finite
 from napari_unet.data.normalize import Range, Survey, survey
 from napari_unet.data.objects import learn_objects
 from napari_unet.data.target_kind import propose_target
@@ -28,10 +31,6 @@ from napari_unet.events import Stop, never_stop
 from napari_unet.spec import OBJECT_CLASSES, TargetKind
 
 __all__ = ["Dataset", "Example", "NotFinite", "prepare"]
-
-NotFinite = Literal["refuse", "ignore"]
-
-_MANY_CLASSES = 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,22 +76,24 @@ class Dataset:
         The usual brightness of the images: the median of their ranges, for each channel.
     painted : int
         Pixels with a label other than 0.
-    warnings : tuple of str
-        Plain sentences that the user should read.
     target : {"classes", "objects"}
         What each painted value was taken for. The classes of objects are background, inside
         and border (`napari_unet.data.objects`).
     notes : tuple of str
         Plain sentences that say what was chosen, and why.
+    left_out : int
+        Slices that could be trained on and were not loaded, because fewer were asked for.
+
+    What is allowed but odd is the linter's to say (`napari_unet.data.lint`).
     """
 
     examples: tuple[Example, ...]
     class_map: ClassMap
     range: Range
     painted: int
-    warnings: tuple[str, ...] = ()
     target: TargetKind = "classes"
     notes: tuple[str, ...] = ()
+    left_out: int = 0
 
 
 def prepare(
@@ -105,6 +106,7 @@ def prepare(
     not_finite: NotFinite = "refuse",
     lower: float = 1.0,
     upper: float = 99.8,
+    most: int | None = None,
     stop: Stop = never_stop,
 ) -> Dataset:
     """Check images and labels, and load the slices that can be trained on.
@@ -130,6 +132,8 @@ def prepare(
         not trained on.
     lower, upper : float
         Percentiles that become 0 and 1, from the whole of each image.
+    most : int, optional
+        Pixels to load, about; of more, slices are left out at even distances. For a look at the data.
     stop : callable
         Asked now and then. Once it answers True, a dataset without examples is returned.
 
@@ -147,21 +151,19 @@ def prepare(
     paint = [_find_paint(stack, unpainted, stop) for stack in labels]
     if stop():
         return _stopped(images[0].shape[3], unpainted)
-    meaning = _find_meaning(labels, paint, unpainted, background_value, target)
+    meaning = _find_meaning(labels, paint, unpainted, background_value, target, stop)
     looks = [survey(image, lower, upper, stop) for image in images]
     if stop():
         return _stopped(images[0].shape[3], unpainted)
-    warnings = [text for p, stack in zip(paint, labels, strict=True) for text in p.warn(stack)]
-    warnings += [
-        text for look, image in zip(looks, images, strict=True) for text in _judge(look, image, not_finite)
-    ]
-    warnings += _doubts(meaning, paint)
+    if not_finite == "refuse":
+        _refuse_not_finite(looks, images)
     examples: list[Example] = []
-    for group, (image, stack, look) in enumerate(zip(images, labels, looks, strict=True)):
-        for index in paint[group].slices:
-            if stop():
-                return _stopped(images[0].shape[3], unpainted)
-            examples.append(_load(image, stack, look, meaning, group, index))
+    slices = [(group, index) for group, p in enumerate(paint) for index in p.slices]
+    pixels = sum(prod(labels[group].shape[1:3]) for group, _ in slices)
+    for group, index in slices[:: ceil(pixels / most) if most and pixels else 1]:
+        if stop():
+            return _stopped(images[0].shape[3], unpainted)
+        examples.append(_load(images[group], labels[group], looks[group], meaning, group, index))
     if not any((example.target != IGNORE).any() for example in examples):
         raise DataError(
             f"Every painted pixel of labels {_common_name(labels)!r} lies on a NaN or infinite pixel, so nothing can be trained on. "
@@ -172,9 +174,9 @@ def prepare(
         meaning.class_map,
         _usual(looks),
         sum(p.painted for p in paint),
-        tuple(warnings),
         meaning.target,
         meaning.notes,
+        len(slices) - len(examples),
     )
 
 
@@ -185,15 +187,6 @@ class _Paint:
     slices: list[int] = field(default_factory=list)
     values: list[NDArray[np.int64]] = field(default_factory=list)
     painted: int = 0
-    left_out: int = 0
-
-    def warn(self, labels: Stack) -> list[str]:
-        """Say which slices are not trained on, where the user might think they are."""
-        if not self.left_out:
-            return []
-        return [
-            f"{self.left_out} of the {labels.shape[0]} slices of labels {labels.name!r} have no paint, so they are not trained on."
-        ]
 
 
 @dataclass(frozen=True)
@@ -224,16 +217,12 @@ def _find_meaning(
     unpainted: Unpainted,
     background_value: int | None,
     target: Literal["auto", "classes", "objects"],
+    stop: Stop,
 ) -> _Meaning:
     """Tell classes or objects from what was painted, and refuse what can be neither."""
     notes: tuple[str, ...] = ()
     if target == "auto":
-        painted = (
-            as_integers(stack.read(n)[..., 0], stack.name)
-            for stack, p in zip(labels, paint, strict=True)
-            for n in p.slices
-        )
-        target, reason = propose_target(painted, background_value)
+        target, reason = propose_target(labels, background_value, stop=stop)
         notes = (reason,)
     found = (values for p in paint for values in p.values)
     most = MAX_CLASSES if target == "classes" else None
@@ -245,17 +234,10 @@ def _find_meaning(
 
 
 def _check_pairs(images: Sequence[Stack], labels: Sequence[Stack]) -> None:
-    if not images or len(images) != len(labels):
-        raise DataError(
-            f"Training needs labels for each image, but has {len(images)} images and {len(labels)} labels: choose one of each, in pairs."
-        )
-    for image, stack in zip(images, labels, strict=True):
+    for image, stack in zip(images, labels, strict=False):
         check_same_shape(image, stack)
-        if image.shape[3] != images[0].shape[3]:
-            raise DataError(
-                f"The number of channels is {image.shape[3]} in image {image.name!r} but {images[0].shape[3]} in {images[0].name!r}. "
-                "All images of a training need as many: convert them, or train on those that agree."
-            )
+    for finding in islice(check_pairs(images, labels), 1):
+        raise DataError(str(finding))
 
 
 def _find_paint(labels: Stack, unpainted: Unpainted, stop: Stop) -> _Paint:
@@ -269,61 +251,13 @@ def _find_paint(labels: Stack, unpainted: Unpainted, stop: Stop) -> _Paint:
             paint.slices.append(n)
             paint.values.append(distinct(painted))
             paint.painted += count
-        elif unpainted == "background":
-            paint.left_out += 1
     return paint
 
 
-def _judge(look: Survey, image: Stack, not_finite: NotFinite) -> list[str]:
-    """Refuse or warn of an image by what its survey found."""
-    warnings = []
-    if look.first_not_finite is not None:
-        n, y, x, c = look.first_not_finite
-        found = f"{look.not_finite} {'value that is' if look.not_finite == 1 else 'values that are'} NaN or infinite"
-        place = f"slice {n}, y {y}, x {x}" + (f", channel {c}" if image.shape[3] > 1 else "")
-        if not_finite == "refuse":
-            raise DataError(
-                f"Image {image.name!r} has {found}, the first at {place}. One such pixel silently ruins a training: "
-                "repair the image, or choose to ignore NaN pixels (they become 0 and are not trained on)."
-            )
-        warnings.append(
-            f"Image {image.name!r} has {found}, the first at {place}: set to 0 and not trained on."
-        )
-    channels = [str(c) for c, constant in enumerate(look.constant) if constant]
-    if len(channels) == len(look.constant):
-        warnings.append(
-            f"Image {image.name!r} is constant: every pixel has the same value, so there is nothing to see in it."
-        )
-    elif channels:
-        warnings.append(
-            f"Image {image.name!r} is constant in channel {', '.join(channels)}: nothing can be learned from it."
-        )
-    return warnings
-
-
-def _doubts(meaning: _Meaning, paint: Sequence[_Paint]) -> list[str]:
-    """Say what is allowed but seldom meant."""
-    class_map = meaning.class_map
-    if meaning.target == "objects":
-        return [_ONE_VALUE] if meaning.objects == 1 else []
-    warnings = []
-    if len(class_map.values) > _MANY_CLASSES:
-        warnings.append(
-            f"The labels hold {len(class_map.values)} classes. If each value is one object, train on objects; "
-            "or give all objects of a kind the same value (labels > 0 becomes 1)."
-        )
-    if class_map.unpainted == "background" and not any(0 in values for p in paint for values in p.values):
-        warnings.append(
-            "No pixel is 0, so the network never sees background. If one of the painted values means background, "
-            "let unpainted pixels be ignored and name that value."
-        )
-    return warnings
-
-
-_ONE_VALUE = (
-    "All objects are painted with one value, so each connected region is taken for one object, and touching ones "
-    "for one together. To tell them apart, paint each with a value of its own."
-)
+def _refuse_not_finite(looks: Sequence[Survey], images: Sequence[Stack]) -> None:
+    for look, image in zip(looks, images, strict=True):
+        if look.first_not_finite is not None:
+            raise refuse_not_finite(image, look.not_finite, look.first_not_finite)
 
 
 def _load(image: Stack, labels: Stack, look: Survey, meaning: _Meaning, group: int, index: int) -> Example:

@@ -7,10 +7,16 @@ from dataclasses import dataclass
 from typing import Literal
 
 from napari_unet.data.axes import Stack
-from napari_unet.data.dataset import NotFinite
 from napari_unet.data.finding import Finding, Severity, limited
 from napari_unet.data.labels import Unpainted
-from napari_unet.data.lint_pairs import PixelSizes, check_image, check_pairs, check_pixel_sizes, fits
+from napari_unet.data.lint_pairs import (
+    NotFinite,
+    PixelSizes,
+    check_image,
+    check_pairs,
+    check_pixel_sizes,
+    fits,
+)
 from napari_unet.data.lint_shapes import (
     check_kind,
     check_objects,
@@ -63,6 +69,7 @@ def lint(
     not_finite: NotFinite = "refuse",
     pixel_sizes: Sequence[PixelSizes] = (),
     unit: str = "pixel",
+    resampled: bool = False,
     stop: Stop = never_stop,
 ) -> LabelCheck:
     """Look at images and labels before training, and report all that is wrong or odd.
@@ -89,6 +96,8 @@ def lint(
         Pixel size of each image and of its labels, by axis letter; an empty mapping where it is unknown.
     unit : str
         Unit of all pixel sizes.
+    resampled : bool
+        Whether training brings all images to one pixel size, so that they may differ.
     stop : callable
         Asked now and then. Once it answers True, findings on what was read so far are returned.
 
@@ -98,7 +107,7 @@ def lint(
         Findings, and what painted values are taken for.
     """
     findings = list(check_pairs(images, labels))
-    findings += check_pixel_sizes(images, labels, pixel_sizes, unit)
+    findings += check_pixel_sizes(images, labels, pixel_sizes, unit, resampled=resampled)
     findings += limited(found for image in images if (found := check_image(image, not_finite, stop=stop)))
     partners = [
         images[i] if i < len(images) and fits(images[i], stack) else None for i, stack in enumerate(labels)

@@ -4,18 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 
 from napari_unet.data.axes import Stack, blocks
-from napari_unet.data.dataset import NotFinite
 from napari_unet.data.finding import Finding, from_refusal, limited, listed
 from napari_unet.data.labels import check_same_shape
 from napari_unet.errors import DataError
 from napari_unet.events import Stop, never_stop
 from napari_unet.words import count
 
-__all__ = ["PixelSizes", "check_image", "check_pairs", "check_pixel_sizes", "fits"]
+__all__ = [
+    "NotFinite",
+    "PixelSizes",
+    "check_image",
+    "check_pairs",
+    "check_pixel_sizes",
+    "fits",
+    "refuse_not_finite",
+]
+
+NotFinite = Literal["refuse", "ignore"]
+"""What training does with NaN pixels of an image: refuses the image, or does not train on them."""
 
 PixelSizes = tuple[Mapping[str, float], Mapping[str, float]]
 """Pixel size of an image and of its labels, for each axis that has one, in one unit."""
@@ -116,7 +127,12 @@ def _channels(image: Stack, first: Stack) -> Finding:
 
 
 def check_pixel_sizes(
-    images: Sequence[Stack], labels: Sequence[Stack], sizes: Sequence[PixelSizes], unit: str
+    images: Sequence[Stack],
+    labels: Sequence[Stack],
+    sizes: Sequence[PixelSizes],
+    unit: str,
+    *,
+    resampled: bool = False,
 ) -> Iterator[Finding]:
     """Find labels on another grid than their image, and images of different magnification.
 
@@ -128,6 +144,8 @@ def check_pixel_sizes(
         Of each pair; empty where nothing is known.
     unit : str
         Their unit.
+    resampled : bool
+        Whether training brings all images to one magnification.
 
     Yields
     ------
@@ -146,7 +164,7 @@ def check_pixel_sizes(
         if ours.get("X", 0) > 0:
             widths[image.name] = ours["X"]
     yield from limited(found)
-    if widths:
+    if widths and not resampled:
         small, large = min(widths, key=widths.__getitem__), max(widths, key=widths.__getitem__)
         if widths[large] > _OTHER_SCALE * widths[small]:
             yield Finding(
@@ -189,7 +207,8 @@ def check_image(image: Stack, not_finite: NotFinite, *, stop: Stop = never_stop)
         An error for NaN pixels that are refused, else a warning.
     """
     decimals = image.dtype.kind == "f"
-    wrong, place, seen = 0, "", 0
+    wrong, seen = 0, 0
+    place: tuple[int, int, int, int] | None = None
     low = np.full(image.shape[3], np.inf)
     high = -low
     for n, y, x in blocks(image):
@@ -198,8 +217,8 @@ def check_image(image: Stack, not_finite: NotFinite, *, stop: Stop = never_stop)
         pixels = image.read(n, y, x)
         smallest = largest = pixels
         if decimals and not (finite := np.isfinite(pixels)).all():
-            row, column, _ = np.unravel_index(int(np.argmin(finite)), finite.shape)
-            place = place or f"slice {n}, y {y.start + int(row)}, x {x.start + int(column)}"
+            row, column, channel = np.unravel_index(int(np.argmin(finite)), finite.shape)
+            place = place or (n, y.start + int(row), x.start + int(column), int(channel))
             wrong += int(finite.size - np.count_nonzero(finite))
             smallest, largest = np.where(finite, pixels, np.inf), np.where(finite, pixels, -np.inf)
         low = np.minimum(low, smallest.min(axis=(0, 1)))
@@ -207,25 +226,40 @@ def check_image(image: Stack, not_finite: NotFinite, *, stop: Stop = never_stop)
         seen += pixels.size
         if (not decimals and (low < high).all()) or seen > _IMAGE_VALUES:
             break
-    if wrong:
-        return _not_finite(image, wrong, place, not_finite)
-    return _constant(image, [str(c) for c in np.flatnonzero(~(low < high))])
-
-
-def _not_finite(image: Stack, wrong: int, place: str, not_finite: NotFinite) -> Finding:
-    found = f"{count(wrong, 'value')} that {'is' if wrong == 1 else 'are'} no number (NaN or infinite), the first at {place}"
-    if not_finite == "ignore":
+    if place and not_finite == "refuse":
+        return from_refusal(refuse_not_finite(image, wrong, place), f"image {image.name!r}")
+    if place:
         return Finding(
             "hint",
             f"image {image.name!r}",
-            f"Image {image.name!r} has {found}. They are set to 0 and not trained on.",
+            f"{_not_finite(image, wrong, place)}. They are set to 0 and not trained on.",
         )
-    return Finding(
-        "error",
-        f"image {image.name!r}",
-        f"Image {image.name!r} has {found}. One such pixel silently ruins a training.",
-        "Repair the image, or choose 'NaN pixels: ignore' (they become 0 and are not trained on).",
+    return _constant(image, [str(c) for c in np.flatnonzero(~(low < high))])
+
+
+def refuse_not_finite(image: Stack, wrong: int, place: tuple[int, int, int, int]) -> DataError:
+    """Word the refusal of an image with NaN pixels.
+
+    Parameters
+    ----------
+    image : Stack
+        The image.
+    wrong : int
+        Values (pixels times channels) that are NaN or infinite.
+    place : tuple of int
+        Slice, row, column and channel of the first.
+    """
+    return DataError(
+        f"{_not_finite(image, wrong, place)}. One such pixel silently ruins a training: repair the image, or choose "
+        "'NaN pixels: ignore' (they become 0 and are not trained on)."
     )
+
+
+def _not_finite(image: Stack, wrong: int, place: tuple[int, int, int, int]) -> str:
+    n, y, x, channel = place
+    where = f"slice {n}, y {y}, x {x}" + (f", channel {channel}" if image.shape[3] > 1 else "")
+    verb = "is" if wrong == 1 else "are"
+    return f"Image {image.name!r} has {count(wrong, 'value')} that {verb} no number (NaN or infinite), the first at {where}"
 
 
 def _constant(image: Stack, channels: Sequence[str]) -> Finding | None:

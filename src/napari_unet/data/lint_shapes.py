@@ -150,9 +150,8 @@ def check_kind(
         )
     drop = [0, meaning.background_value or 0]
     values = {int(v) for paint in paints for v in paint.values[~np.isin(paint.values, drop)]}
-    most = max(
-        (int((look.pieces - look.specks).sum()) for paint in paints for look in paint.looks), default=0
-    )
+    looks = [(look, ~np.isin(look.values, drop)) for paint in paints for look in paint.looks]
+    most = max((int((look.pieces - look.specks)[kept].sum()) for look, kept in looks), default=0)
     if len(values) == 1 and most > 1:
         return Finding(
             "warning",

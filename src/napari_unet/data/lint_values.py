@@ -299,33 +299,36 @@ def _too_little(pool: dict[int, int], meaning: Meaning) -> Iterator[Finding]:
 
 def describe(paints: Sequence[Paint], meaning: Meaning) -> Finding:
     """Say what is painted, in numbers."""
+    share = percent(sum(paint.painted for paint in paints), sum(paint.pixels for paint in paints))
+    of_what = _of_objects(paints, meaning) if meaning.target == "objects" else _of_classes(paints)
+    sentence = f"{share} of the pixels are painted, {of_what}."
+    return Finding("hint", "all labels", f"{sentence[0].upper()}{sentence[1:]}")
+
+
+def _of_objects(paints: Sequence[Paint], meaning: Meaning) -> str:
+    drop = [0, meaning.background_value or 0]
+    values = [paint.values[~np.isin(paint.values, drop)] for paint in paints]
+    looks = [(look, ~np.isin(look.values, drop)) for paint in paints for look in paint.looks]
+    most = max((int((look.pieces - look.specks)[kept].sum()) for look, kept in looks), default=0)
+    if most > 1 and len(np.unique(np.concatenate(values))) == 1:
+        return f"with one value in up to {most:,} pieces a slice, each of which is taken for one object"
+    sentence = f"with {count(sum(map(len, values)), 'object')}"
+    sizes = np.concatenate([np.zeros(0), *(look.sizes[kept] for look, kept in looks)])
+    if sizes.size > 1:
+        sentence += f"; half of them have more than {count(int(np.median(sizes)), 'pixel')} in a slice"
+    return sentence
+
+
+def _of_classes(paints: Sequence[Paint]) -> str:
+    pool = _pool(paints)
     pixels = sum(paint.pixels for paint in paints)
-    painted = sum(paint.painted for paint in paints)
-    sentence = f"{percent(painted, pixels)} of the pixels are painted"
-    if meaning.target == "objects":
-        drop = [0, meaning.background_value or 0]
-        number = sum(int(np.count_nonzero(~np.isin(paint.values, drop))) for paint in paints)
-        sizes = np.concatenate(
-            [np.zeros(0), *(look.sizes[~np.isin(look.values, drop)] for p in paints for look in p.looks)]
-        )
-        sentence += f", with {count(number, 'object')}"
-        if sizes.size > 1:
-            sentence += f"; half of them have more than {count(int(np.median(sizes)), 'pixel')} in a slice"
-    else:
-        pool = _pool(paints)
-        values = [value for value in sorted(pool) if value]
-        if len(values) == 1:
-            sentence += f", all with the value {values[0]}"
-        else:
-            most = sorted(sorted(values, key=pool.__getitem__)[-_SHOWN:])
-            each = [f"{value} ({percent(pool[value], pixels)})" for value in most]
-            usual = (
-                f", the most common being {', '.join(each)}"
-                if len(values) > _SHOWN
-                else f": {', '.join(each)}"
-            )
-            sentence += f", with {count(len(values), 'value')}{usual}"
-    return Finding("hint", "all labels", f"{sentence[0].upper()}{sentence[1:]}.")
+    values = [value for value in sorted(pool) if value]
+    if len(values) == 1:
+        return f"all with the value {values[0]}"
+    most = sorted(sorted(values, key=pool.__getitem__)[-_SHOWN:])
+    each = ", ".join(f"{value} ({percent(pool[value], pixels)})" for value in most)
+    usual = f", the most common being {each}" if len(values) > _SHOWN else f": {each}"
+    return f"with {count(len(values), 'value')}{usual}"
 
 
 def _pool(paints: Sequence[Paint]) -> dict[int, int]:

@@ -128,9 +128,13 @@ def object_targets(
     nearest, second = object_distances(numbers, width)
     target = np.where(numbers > 0, INSIDE, 0).astype(np.uint8)
     target[_outlines(numbers, known) | (nearest + second <= width)] = BORDER
-    for number in _lost(numbers, target):
-        own = numbers == number
-        target[own & (second == second[own].max())] = INSIDE
+    lost = _lost(numbers, target)
+    if len(lost):
+        # All at once: there may be thousands, and to look for each in the whole image would take long.
+        of_lost = np.isin(numbers, lost)
+        farthest = np.zeros(int(numbers.max()) + 1, np.float32)
+        farthest[lost] = ndimage.maximum(second[of_lost], numbers[of_lost], lost)
+        target[of_lost & (second == farthest[numbers])] = INSIDE
     return target
 
 

@@ -75,16 +75,16 @@ class Unusable:
     not_finite, not_whole, negative, too_large : int
         Pixels that are NaN or infinite, not whole numbers, below 0, above 2**63 - 1.
     low, high : float
-        Smallest and largest finite value of a layer with decimals; smallest negative value, where
-        there are some.
+        Smallest and largest finite value of labels whose type holds decimals; of others the smallest
+        negative value. Infinite where there is none.
     """
 
     not_finite: int = 0
     not_whole: int = 0
     negative: int = 0
     too_large: int = 0
-    low: float = 0.0
-    high: float = 0.0
+    low: float = np.inf
+    high: float = -np.inf
 
     def any(self) -> bool:
         """Tell whether there are any."""
@@ -137,7 +137,11 @@ class Paint:
 
 
 def survey_paint(
-    labels: Sequence[Stack], images: Sequence[Stack | None] = (), *, stop: Stop = never_stop
+    labels: Sequence[Stack],
+    images: Sequence[Stack | None] = (),
+    *,
+    widths: bool = True,
+    stop: Stop = never_stop,
 ) -> tuple[Paint, ...]:
     """Count what is painted, and look closely at some of it.
 
@@ -151,6 +155,8 @@ def survey_paint(
         The labels.
     images : sequence of (Stack or None)
         The image of each, of the same shape, where outlines shall be compared with it.
+    widths : bool
+        As for `look_closely`.
     stop : callable
         Asked before each rectangle; once it answers True, what was counted so far is returned.
 
@@ -160,7 +166,7 @@ def survey_paint(
         One for each of `labels`.
     """
     found = [Paint(stack) for stack in labels]
-    sample = _Sample()
+    sample = _Sample(widths)
     for i, paint in enumerate(found):
         image = images[i] if i < len(images) else None
         _count(paint, image, sample, stop)
@@ -210,8 +216,9 @@ def look_closely(painted: NDArray[Any], image: NDArray[Any] | None = None, *, wi
 class _Sample:
     """Looks at painted rectangles, spread evenly over all that come, within `_LOOK_PIXELS`."""
 
-    def __init__(self) -> None:
+    def __init__(self, widths: bool) -> None:
         self.looks: list[tuple[Paint, Look]] = []
+        self._widths = widths
         self._every = 1
         self._seen = 0
 
@@ -221,7 +228,7 @@ class _Sample:
         self._seen += 1
         if (self._seen - 1) % self._every:
             return
-        self.looks.append((paint, look_closely(painted, image)))
+        self.looks.append((paint, look_closely(painted, image, widths=self._widths)))
         # drop every second one and look at half as many from now on: still spread evenly
         while sum(look.area for _, look in self.looks) > _LOOK_PIXELS and len(self.looks) > 1:
             self.looks = self.looks[::2]
@@ -258,25 +265,27 @@ def _count(paint: Paint, image: Stack | None, sample: _Sample, stop: Stop) -> No
 
 def _usable(paint: Paint, pixels: NDArray[Any]) -> NDArray[Any]:
     """Return labels as whole numbers from 0 up; take note of what is none, and make it 0."""
+    found = paint.unusable
+    if pixels.dtype.kind == "f" and (finite := pixels[np.isfinite(pixels)]).size:
+        # also where there are none: the range is told of the whole layer
+        found.low = min(found.low, float(finite.min()))
+        found.high = max(found.high, float(finite.max()))
     try:
         return as_integers(pixels, paint.stack.name)
     except DataError:
-        found = paint.unusable
+        pass
     wrong = np.zeros(pixels.shape, bool)
     if pixels.dtype.kind == "f":
         infinite = ~np.isfinite(pixels)
-        finite = pixels[~infinite]
         whole = np.floor(pixels) == pixels
         found.not_finite += int(np.count_nonzero(infinite))
         found.not_whole += int(np.count_nonzero(~whole & ~infinite))
-        if finite.size:
-            found.low = min(found.low, float(finite.min()))
-            found.high = max(found.high, float(finite.max()))
         wrong |= infinite | ~whole
     if pixels.dtype.kind != "u":
         negative = (pixels < 0) & ~wrong
         found.negative += int(np.count_nonzero(negative))
-        found.low = min(found.low, float(pixels[negative].min(initial=0)))
+        if negative.any():
+            found.low = min(found.low, float(pixels[negative].min()))
         wrong |= negative
     if pixels.dtype.kind != "i":
         large = (pixels > _LARGEST) & ~wrong

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from itertools import islice
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
+from napari_unet.data.axes import Stack
 from napari_unet.data.finding import percent
 from napari_unet.data.labels import MAX_CLASSES
-from napari_unet.data.paint import Look, look_closely
+from napari_unet.data.paint import Look, survey_paint
+from napari_unet.events import Stop, never_stop
 from napari_unet.spec import TargetKind
 from napari_unet.words import count
 
@@ -24,11 +23,9 @@ _WHOLE = 0.7
 """Part of the values in one piece: 0.9 to 1 in 2D images of objects, 0.7 and more in slices of branching
 3D objects (neurites), 0 in labels of classes."""
 
-_SLICES = 32
-
 
 def propose_target(
-    slices: Iterable[NDArray[Any]], background_value: int | None = None
+    labels: Sequence[Stack], background_value: int | None = None, *, stop: Stop = never_stop
 ) -> tuple[TargetKind, str]:
     """Propose whether painted values are classes or objects.
 
@@ -36,10 +33,13 @@ def propose_target(
 
     Parameters
     ----------
-    slices : iterable of ndarray of int, shape (Y, X)
-        Painted values, from 0 to 2**63 - 1; the first 32 slices are looked at.
+    labels : sequence of Stack
+        All labels of a training. The same 16 megapixels or so are looked at as by the linter
+        (`napari_unet.data.paint.survey_paint`), spread evenly over painted slices.
     background_value : int, optional
         The painted value that means background, where there is one.
+    stop : callable
+        Asked now and then; once it answers True, what was looked at so far decides.
 
     Returns
     -------
@@ -48,9 +48,8 @@ def propose_target(
     reason : str
         What was chosen and why, for the user.
     """
-    return judge_target(
-        [look_closely(painted, widths=False) for painted in islice(slices, _SLICES)], background_value
-    )
+    paints = survey_paint(labels, widths=False, stop=stop)
+    return judge_target([look for paint in paints for look in paint.looks], background_value)
 
 
 def judge_target(looks: Sequence[Look], background_value: int | None = None) -> tuple[TargetKind, str]:
@@ -59,7 +58,7 @@ def judge_target(looks: Sequence[Look], background_value: int | None = None) -> 
     Parameters
     ----------
     looks : sequence of Look
-        From `napari_unet.data.paint`.
+        From `napari_unet.data.paint.survey_paint`, of all labels.
     background_value : int, optional
         The painted value that means background, where there is one.
 

@@ -5,12 +5,13 @@ What a file is, its first bytes say, not its name.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 
 from napari_unet.files.lazy import FileArray
 from napari_unet.files.png import open_picture
-from napari_unet.files.reading import LAZY_BYTES, Image, first_bytes
+from napari_unet.files.reading import LAZY_BYTES, Image, first_bytes, unit_name
 from napari_unet.files.tiff import count_tiff_series, open_tiff
 from napari_unet.files.zarr import count_zarr_series, open_zarr
 from napari_unet.jobs import ArraySource
@@ -70,14 +71,22 @@ def open_image(
 
 
 def open_source(source: ArraySource) -> Image:
-    """Open what a job reads.
+    """Open what a job reads; a name and a pixel size that the job gives count instead of the file's.
 
     Raises
     ------
     FileError
         As `open_image`.
     """
-    return open_image(source.path, series=source.series, level=source.level, axes=source.axes)
+    image = open_image(source.path, series=source.series, level=source.level, axes=source.axes)
+    image = replace(image, name=source.name or image.name)
+    if not source.pixel_size:
+        return image
+    return replace(
+        image,
+        pixel_size={str(axis): size for axis, size in source.pixel_size.items()},
+        unit=unit_name(source.unit),
+    )
 
 
 def count_series(path: str | PathLike[str]) -> int:

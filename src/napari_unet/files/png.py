@@ -18,9 +18,10 @@ import numpy.typing as npt
 import PIL.Image
 
 from napari_unet.errors import FileError
+from napari_unet.files.atomic import write_atomically
 from napari_unet.files.reading import Image, check_axes, check_series, check_size, first_bytes, parsing
 
-__all__ = ["open_picture"]
+__all__ = ["open_picture", "write_png"]
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
@@ -92,6 +93,24 @@ def _pillow(path: str | PathLike[str]) -> npt.NDArray[Any]:
     if pixels.ndim not in (2, 3) or pixels.dtype.kind not in "biuf":
         raise FileError(path, "holds no picture of rows and columns.")
     return pixels
+
+
+def write_png(path: str | PathLike[str], pixels: npt.NDArray[np.uint8]) -> None:
+    """Write a picture as PNG, whole or not at all.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+        The file to make or to replace.
+    pixels : ndarray of uint8, shape (Y, X) or (Y, X, 3)
+        Grey or colour.
+
+    Raises
+    ------
+    FileError
+        If the file cannot be written.
+    """
+    write_atomically(path, lambda file: PIL.Image.fromarray(pixels).save(file, "PNG"))
 
 
 def _without_alpha(pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -104,7 +104,9 @@ class Form(QWidget):
     def __contains__(self, name: object) -> bool:
         return name in self._widgets
 
-    def add_fields(self, cls: type[Settings], names: Iterable[str], *, unset: str = "Automatic") -> None:
+    def add_fields(
+        self, cls: type[Settings], names: Iterable[str], *, unset: str = "Automatic", optional: bool = False
+    ) -> None:
         """Add a row for each of some fields of a settings class.
 
         Parameters
@@ -115,12 +117,14 @@ class Form(QWidget):
             Its fields, in the order of the rows.
         unset : str
             What to call None in an optional field, e.g. "Automatic".
+        optional : bool
+            Let fields that always have a value be left unset too; they begin so.
         """
         for name in names:
             widget = field_widget(cls, name)
             self._widgets[name] = widget
-            optional = _without_none(cls.model_fields[name].annotation)[1]
-            box = self._optional(name, widget, unset) if optional else widget.native
+            may_be_none = optional or _without_none(cls.model_fields[name].annotation)[1]
+            box = self._optional(name, widget, unset) if may_be_none else widget.native
             self.add_row(widget.label, box, widget.tooltip or "")
 
     def add_row(self, label: str, field: QWidget, tooltip: str = "") -> None:

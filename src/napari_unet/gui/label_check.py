@@ -1,4 +1,4 @@
-"""Before Start: what the linter says of the labels, and what varied patches look like."""
+"""Before Start: what the linter says of the labels, what training would choose, and what varied patches look like."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from qtpy.QtCore import Qt
 from qtpy.QtGui import QImage, QPixmap
 from qtpy.QtWidgets import QDialog, QHBoxLayout, QLabel, QPushButton, QScrollArea, QVBoxLayout, QWidget
 
-from napari_unet.data.lint import LabelCheck
 from napari_unet.errors import NapariUNetError
 from napari_unet.gui.background import Background
 from napari_unet.gui.progress import Messages
 from napari_unet.gui.requests import TrainRequest
+from napari_unet.preview import Preview
 
 __all__ = ["LabelCheckRow", "PictureDialog", "tell"]
 
@@ -37,8 +37,10 @@ class LabelCheckRow(QWidget):
         self._read, self._messages = read, messages
         self.dialog: PictureDialog | None = None
         self.check_button = QPushButton("Check labels")
-        self.check_button.setToolTip("<p>Look for what is wrong or odd in the labels before training.</p>")
-        self.check_button.clicked.connect(lambda: self._start(lambda request: request.check))
+        self.check_button.setToolTip(
+            "<p>Look for what is wrong or odd in the labels before training, and what training would choose.</p>"
+        )
+        self.check_button.clicked.connect(lambda: self._start(lambda request: request.preview))
         self.picture_button = QPushButton("Show variation")
         self.picture_button.setToolTip("<p>Show a painted patch, and how training varies it.</p>")
         self.picture_button.clicked.connect(lambda: self._start(lambda request: request.picture))
@@ -61,9 +63,9 @@ class LabelCheckRow(QWidget):
         self._enable(False)
         self._background.start(work)
 
-    def _on_done(self, result: LabelCheck | NDArray[np.uint8]) -> None:
+    def _on_done(self, result: Preview | NDArray[np.uint8]) -> None:
         self._enable(True)
-        if isinstance(result, LabelCheck):
+        if isinstance(result, Preview):
             tell(result, self._messages)
         else:
             self.dialog = PictureDialog(result, self)
@@ -78,12 +80,17 @@ class LabelCheckRow(QWidget):
         self.picture_button.setEnabled(on)
 
 
-def tell(check: LabelCheck, messages: Messages) -> None:
-    """Say what the linter found, what matters most last and so in view."""
+def tell(seen: Preview, messages: Messages) -> None:
+    """Say what a training would begin with, what matters most last and so in view."""
+    check = seen.check
+    for sentence in seen.sentences:
+        messages.say(sentence)
     for finding in check.of("hint"):
         messages.say(str(finding))
     if check.reason:
         messages.say(check.reason)
+    for warning in seen.advice.warnings if seen.advice else ():
+        messages.warn(warning)
     for finding in check.of("warning"):
         messages.warn(str(finding))
     for finding in check.of("error"):

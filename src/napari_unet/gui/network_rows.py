@@ -12,6 +12,7 @@ from napari_unet.gui.form import Form
 
 __all__ = ["NetworkRows"]
 
+_NUMBERS = ("depth", "filters", "dropout")
 _OPTIONS = ("normalization", "activation", "skips", "upsampling")
 _AS_NAMED = "as the network has it"
 
@@ -27,6 +28,7 @@ class NetworkRows:
 
     def __init__(self, form: Form) -> None:
         self._form = form
+        form.add_fields(UNetConfig, _NUMBERS, unset="Its own", optional=True)
         for name in _OPTIONS:
             field = UNetConfig.model_fields[name]
             row = ComboBox(
@@ -53,14 +55,18 @@ class NetworkRows:
         Raises
         ------
         ConfigError
-            If the preset doesn't take what is chosen, or there is none to change.
+            If the preset doesn't take what is chosen, or there is none to change and no number of filters.
         """
-        chosen = {name: self._form[name].value for name in _OPTIONS if self._form[name].value != _AS_NAMED}
+        shown = self._form.values()
+        chosen = {name: shown[name] for name in _NUMBERS if shown[name] is not None}
+        chosen |= {name: shown[name] for name in _OPTIONS if shown[name] != _AS_NAMED}
         if preset is not None:
             return UNetConfig.preset(preset, **chosen)
+        if "filters" in chosen:
+            return UNetConfig(**chosen)
         if chosen:
             titles = " and ".join(str(UNetConfig.model_fields[name].title) for name in chosen)
             raise ConfigError(
-                f"{titles} (under Advanced) changes a network that isn't named. Choose quick or article under Network."
+                f"{titles} (under Advanced) changes a network that isn't named. Choose quick or article under Network, or set Filters."
             )
         return None

@@ -8,7 +8,7 @@ widget and no layer.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -16,22 +16,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_unet.config import PredictConfig, TrainConfig, UNetConfig
-from napari_unet.data.augment_picture import augmentation_picture
-from napari_unet.data.axes import Stack
-from napari_unet.data.dataset import prepare
 from napari_unet.data.labels import MAX_CLASSES, as_integers, fit_class_map
-from napari_unet.data.lint import LabelCheck, lint
-from napari_unet.data.target_kind import propose_target
 from napari_unet.errors import FileError
+from napari_unet.files.image import Image
+from napari_unet.files.model import read_card
 from napari_unet.files.run import RunFolder
 from napari_unet.gui.layers import Window
 from napari_unet.gui.snapshot import Snapshot, make_folder, save_image, with_file_pixel_size
 from napari_unet.jobs import ArraySource, Output, PredictJob, TrainJob
+from napari_unet.preview import Preview, preview
 from napari_unet.spec import ClassInfo
+from napari_unet.training_run import model_file
 
 __all__ = ["PredictRequest", "TrainRequest"]
-
-_SHOWN = 256  # pixels a side of the patch that is shown varied, where training is to choose its own
 
 
 class Say(Protocol):
@@ -80,12 +77,12 @@ class TrainRequest:
     name: str
 
     def prepare(self, say: Say, stop: Stop) -> TrainJob:
-        """Check and save the labels, then the image.
+        """Save the labels, then the image. What the linter says of them is told by the worker.
 
         Raises
         ------
         DataError
-            If the labels cannot be trained on.
+            If there is nothing in the labels to train on.
         FileError
             If the model to start from is missing, or the run folder cannot be written.
         Stopped
@@ -102,11 +99,9 @@ class TrainRequest:
         folder = make_folder(self.home, self.name)
         path = RunFolder(folder).save_labels(0, painted, stack.axes, image.pixel_size, image.unit)
         say(f"Labels saved at {path}.")
-        for finding in self.check(say, stop).of("warning"):
-            say(str(finding), warning=True)
         return TrainJob(
-            images=(save_image(image, folder, stop),),
-            labels=(ArraySource(path=str(path), axes=stack.axes),),
+            images=(save_image(image, folder, stop).replace(name=image.stack.name),),
+            labels=(ArraySource(path=str(path), axes=stack.axes, name=stack.name),),
             out=str(folder),
             network=self.network,
             train=self.train,
@@ -120,49 +115,52 @@ class TrainRequest:
             name=self.name,
         )
 
-    def check(self, say: Say, stop: Stop) -> LabelCheck:
-        """Look for what is wrong or odd in the labels."""
-        return lint(
-            [self.image.stack],
-            [self.labels.stack],
+    def preview(self, say: Say, stop: Stop) -> Preview:
+        """Look at what training would begin with: findings in the labels, and settings it would choose.
+
+        Raises
+        ------
+        DataError
+            If the image cannot be brought to the pixel size asked for.
+        FileError
+            If the model to start from cannot be read.
+        """
+        network = self.network
+        if network is None and self.start_from is not None:
+            network = read_card(model_file(self.start_from)).network
+        image = with_file_pixel_size(self.image)
+        return preview(
+            [_as_image(image)],
+            [_as_image(replace(image, stack=self.labels.stack))],
             unpainted=self.unpainted,
             background_value=self.background_value,
             target=self.target,
             not_finite=self.not_finite,
+            pixel_size=self.pixel_size,
+            network=network,
+            train=self.train,
             stop=stop,
         )
 
     def picture(self, say: Say, stop: Stop) -> NDArray[np.uint8]:
-        """Show how training varies a patch of the slice with most paint.
+        """Show how training varies a patch.
 
         Raises
         ------
         DataError
             If the labels cannot be trained on.
+        FileError
+            If the model to start from cannot be read.
         """
-        image, labels = self.image.stack, self.labels.stack
-        n = int(np.argmax([np.count_nonzero(labels.read(n)) for n in range(labels.shape[0])]))
-        dataset = prepare(
-            [Stack(image.read(n), "YXS" if "S" in image.axes else "YXC", image.name)],
-            [Stack(labels.read(n)[..., 0], "YX", labels.name)],
-            unpainted=self.unpainted,
-            background_value=self.background_value,
-            target=self.target,
-            not_finite="ignore",
-            stop=stop,
-        )
-        return augmentation_picture(dataset.examples, self.train.augmentation, self.train.patch or _SHOWN)
+        return self.preview(say, stop).picture(self.train.augmentation, self.colors)
 
     def _classes(self, painted: np.ndarray) -> tuple[ClassInfo, ...]:
-        """Check what is painted, and keep the colours of classes; objects have none that mean anything."""
-        target, stack = self.target, Stack(painted, self.labels.stack.axes, self.labels.stack.name)
-        if target == "auto":
-            slices = (stack.read(n)[..., 0] for n in range(stack.shape[0]))
-            target, _ = propose_target((each for each in slices if each.any()), self.background_value)
-        most = MAX_CLASSES if target == "classes" else None
-        found = fit_class_map([painted], self.unpainted, self.background_value, stack.name, most)
-        values = [value for value in found.values if value] if target == "classes" else []
-        if not values:
+        """Refuse paint that holds nothing to learn, and keep the colours of values that may be classes."""
+        most = MAX_CLASSES if self.target == "classes" else None
+        name = self.labels.stack.name
+        found = fit_class_map([painted], self.unpainted, self.background_value, name, most)
+        values = [value for value in found.values if value]
+        if self.target == "objects" or len(found.values) > MAX_CLASSES:
             return ()
         colors = np.clip(np.asarray(self.colors(np.array(values))), 0, 1).reshape(len(values), -1)[:, :3]
         hexes = ["#" + "".join(f"{round(255 * float(part)):02x}" for part in color) for color in colors]
@@ -215,3 +213,8 @@ class PredictRequest:
             window=self.window,
             config=self.config,
         )
+
+
+def _as_image(snapshot: Snapshot) -> Image:
+    stack = snapshot.stack
+    return Image(stack.array, stack.axes, stack.name, snapshot.pixel_size, snapshot.unit)

@@ -95,14 +95,17 @@ def _tidy(name: str) -> str:
 def with_file_pixel_size(snapshot: Snapshot) -> Snapshot:
     """Take pixel size and unit from the file behind a layer that has none.
 
-    napari's own reader drops them, so a layer of scale 1 without a unit says nothing.
+    napari's own reader drops them, so a layer of scale 1 without a unit says nothing; and a scale without a unit,
+    as one stretches a stack to look at it, says less than a file that has one.
     """
-    if snapshot.pixel_size or snapshot.path is None:
+    if snapshot.path is None or (snapshot.pixel_size and snapshot.unit != "pixel"):
         return snapshot
     try:
         image = open_image(snapshot.path, series=snapshot.series)
     except FileError:
         return snapshot  # a file of another reader's kind: the layer is all there is to know
+    if snapshot.pixel_size and (image.unit == "pixel" or not image.pixel_size):
+        return snapshot
     return replace(snapshot, pixel_size=dict(image.pixel_size), unit=image.unit)
 
 
@@ -130,7 +133,11 @@ def save_image(snapshot: Snapshot, folder: Path, stop: Callable[[], bool]) -> Ar
     """
     if snapshot.path is not None and _equals_file(snapshot, snapshot.path, stop):
         return ArraySource(
-            path=str(snapshot.path.absolute()), series=snapshot.series, axes=snapshot.stack.axes
+            path=str(snapshot.path.absolute()),
+            series=snapshot.series,
+            axes=snapshot.stack.axes,
+            pixel_size=snapshot.pixel_size,
+            unit=snapshot.unit,
         )
     # In a folder of its own: a layer may be called "labels", and so is a result.
     place = folder / "image"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from time import perf_counter
 
@@ -21,6 +22,19 @@ from napari_unet.spec import ModelSpec, ObjectDecoding
 __all__ = ["BestModel", "SaveModel"]
 
 SaveModel = Callable[[ModelSpec, Arrays], None]
+
+
+@contextmanager
+def _telling_of_memory() -> Iterator[None]:
+    """Say what to do where memory runs out within this context."""
+    try:
+        with backend.memory_errors():
+            yield
+    except MemoryError:
+        raise ModelError(
+            "Memory ran out while quality was measured: hold nothing out (its fraction is 0), choose fewer filters, or close "
+            "other programs that use this device. What was saved so far is kept."
+        ) from None
 
 
 class BestModel:
@@ -44,10 +58,16 @@ class BestModel:
         self.seconds = 0.0  # of the last measurement
 
     def measure(self, learner: Learner, stop: Stop = never_stop) -> Quality | None:
-        """Measure the averaged weights on the region held out; None if stopped."""
+        """Measure the averaged weights on the region held out; None if stopped.
+
+        Raises
+        ------
+        ModelError
+            If memory ran out.
+        """
         started = perf_counter()
         network = self._spec.network
-        with learner.averaged():
+        with _telling_of_memory(), learner.averaged():
             quality = measure(
                 learner.forward,
                 self._parts.validation,
@@ -64,7 +84,8 @@ class BestModel:
         quality = self.measure(learner, stop)
         if quality is None:
             return None
-        weights = learner.averaged_weights()
+        with _telling_of_memory():
+            weights = learner.averaged_weights()
         better = (progress.score is None or quality.score > progress.score) and all_finite(weights)
         if better:
             self.weights = weights

@@ -95,7 +95,7 @@ def _head(end: End, progress: Progress) -> str:
             )
         case End.DEAD:
             return (
-                f"Training ended after {did}: with two different first weights the network gave the same answer everywhere. "
+                f"Training ended after {did}: in two attempts the network gave the same answer everywhere. "
                 "Its model is of no use: try another seed or preset, and check that the labels lie on what they mark."
             )
     return (

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import platform
 import re
-import sys
-from pathlib import Path
-
-import psutil
 
 from napari_unet.data.advice import Computer
 from napari_unet.nn import backend
+from napari_unet.processor import cores, has_bfloat16, memory
 
 __all__ = ["this_computer"]
 
-_BFLOAT16 = {"avx512_bf16", "amx_bf16"}  # on others bfloat16 is emulated, and slower than float32
 _AMPERE = (8, 0)  # the first compute capability with bfloat16
 
 
@@ -29,23 +24,11 @@ def this_computer() -> Computer:
     name = backend.device_name()
     accelerator = None if name == "CPU" else name.removeprefix("GPU: ")
     return Computer(
-        cores=psutil.cpu_count() or 1,
-        memory=psutil.virtual_memory().total,
+        cores=cores(),
+        memory=memory(),
         accelerator=accelerator,
-        bfloat16=_processor_has_bfloat16() if accelerator is None else _gpu_has_bfloat16(),
+        bfloat16=has_bfloat16() if accelerator is None else _gpu_has_bfloat16(),
     )
-
-
-def _processor_has_bfloat16() -> bool:
-    """Whether the processor has instructions for bfloat16; False where the system doesn't say."""
-    if not sys.platform.startswith("linux") or platform.machine() != "x86_64":
-        return False
-    try:
-        text = Path("/proc/cpuinfo").read_text(errors="replace")
-    except OSError:
-        return False
-    flags = re.search(r"^flags\s*:(.*)$", text, re.MULTILINE)
-    return flags is not None and not _BFLOAT16.isdisjoint(flags.group(1).split())
 
 
 def _gpu_has_bfloat16() -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from napari_unet.data.labels import IGNORE
+from napari_unet.nn import backend
 from napari_unet.nn.batches import Source
 from napari_unet.nn.learner import Learner
 
@@ -35,11 +36,26 @@ class Probe:
                 self._images = np.concatenate(images)
                 return
 
-    def finds_dead(self, learner: Learner) -> bool:
-        """Whether the network gives the same answer on every pixel."""
+    def finds_dead(self, learner: Learner, at_once: int) -> bool:
+        """Whether the network gives the same answer on every pixel.
+
+        Parameters
+        ----------
+        learner : Learner
+            The network.
+        at_once : int
+            Patches to compute at once.
+
+        Raises
+        ------
+        MemoryError
+            If memory ran out.
+        """
         if self._images is None:
             return False
-        logits = learner.forward(self._images).astype(np.float64)
+        parts = [self._images[i : i + at_once] for i in range(0, len(self._images), at_once)]
+        with backend.memory_errors():
+            logits = np.concatenate([learner.forward(part) for part in parts]).astype(np.float64)
         if logits.shape[-1] == 1:
             logits = np.concatenate([np.zeros_like(logits), logits], -1)
         odds = np.exp(logits - logits.max(-1, keepdims=True))

@@ -16,6 +16,7 @@ from napari_unet.data.sampling import Batch, Sampler
 from napari_unet.data.weights import weigh_split
 from napari_unet.errors import ModelError
 from napari_unet.events import (
+    Noted,
     Notify,
     StepDone,
     Stop,
@@ -78,7 +79,8 @@ def train_network(
     run : str
         Name of the run, for `TrainStarted`.
     begin_with : mapping of str to ndarray, optional
-        First weights (`napari_unet.nn.transfer.carry_over`); those that aren't named are drawn.
+        First weights (`napari_unet.nn.transfer.carry_over`); those that aren't named are drawn. With `resume`
+        they are used only if the training must begin anew.
     save_model : callable, optional
         Given the card and the weights of the best model so far, whenever there is a better one.
     save_checkpoint : callable, optional
@@ -86,7 +88,7 @@ def train_network(
     resume : tuple of (arrays, state), optional
         What `save_checkpoint` was given. Its number of steps, patch, batch and precision then hold.
     notify : callable
-        Receives `TrainStarted`, `StepDone`, `Validated`, `Warned`.
+        Receives `TrainStarted`, `StepDone`, `Validated`, `Warned`, `Noted`.
     stop : callable
         Asked before each step.
 
@@ -99,11 +101,13 @@ def train_network(
     ------
     ModelError
         If network, dataset and settings do not fit together, if the checkpoint is of another network, or if
-        not even the smallest step fits into memory.
+        not even the smallest step, or measuring quality, fits into memory.
     """
     progress = Progress.start(config, spec.network) if resume is None else Progress.of(resume[1])
     _check(dataset, spec, progress)
-    training = _Training(dataset, spec, config, progress, run, save_model, save_checkpoint, notify, stop)
+    training = _Training(
+        dataset, spec, config, progress, run, begin_with, save_model, save_checkpoint, notify, stop
+    )
     if resume is not None:
         training.restore(resume[0])
     elif begin_with is not None:
@@ -121,12 +125,14 @@ class _Training:
         config: TrainConfig,
         progress: Progress,
         run: str,
+        begin_with: Mapping[str, npt.NDArray[Any]] | None,
         save_model: SaveModel | None,
         save_checkpoint: SaveCheckpoint | None,
         notify: Notify,
         stop: Stop,
     ) -> None:
         self.dataset, self.spec, self.config, self.progress = dataset, spec, config, progress
+        self.begin_with = begin_with
         self.run_name, self.save_checkpoint, self.notify, self.stop = run, save_checkpoint, notify, stop
         # Gaps between strokes mean nothing; gaps between regions painted whole, and between objects, do.
         whole = dataset.class_map.unpainted == "background" or dataset.target == "objects"
@@ -146,6 +152,7 @@ class _Training:
 
     def run(self) -> TrainResult:
         """Train to the end, or until stopped."""
+        self.notify(Noted(self.parts.message))
         if self.progress.steps:
             self._announce(self.progress.steps)
         end = self._steps()
@@ -185,9 +192,10 @@ class _Training:
                 return End.STOPPED
             try:
                 self._step(batches.take())
+                dead = self._is_time_to_look() and probe.finds_dead(self.learner, progress.batch)
             except MemoryError:
                 return End.TOO_LARGE
-            if self._is_time_to_look() and probe.finds_dead(self.learner):
+            if dead:
                 progress.deaths += 1
                 return End.DEAD
             self._note(perf_counter() - started)
@@ -269,11 +277,12 @@ class _Training:
         self.pace.add(seconds)
         if progress.steps or not self.pace.is_known(self.config.minutes):
             return
-        if self.parts.validation:
-            self.best.measure(self.learner)  # the first time is slow: the backend prepares the network
+        # The first measurement is slow, as the backend prepares the network: the second one counts.
+        for _ in range(2 if self.parts.validation else 0):
+            quality = self.best.measure(self.learner, self.stop)
             progress.seconds += self.best.seconds
-            self.best.measure(self.learner)
-            progress.seconds += self.best.seconds
+            if quality is None:
+                return  # stopped, which the loop will ask next
         left = 60 * self.config.minutes - progress.seconds
         more, progress.validations = self.pace.plan(left, self.best.seconds)
         progress.steps = progress.step + more
@@ -290,14 +299,7 @@ class _Training:
 
     def _validate(self, stop: Stop) -> bool:
         """Measure the network and keep it if it is the best so far; False if stopped."""
-        try:
-            with backend.memory_errors():
-                event = self.best.update(self.learner, self.progress, stop)
-        except MemoryError:
-            raise ModelError(
-                "Memory ran out while quality was measured: hold nothing out (its fraction is 0), choose fewer filters, or close "
-                "other programs that use this device. What was saved so far is kept."
-            ) from None
+        event = self.best.update(self.learner, self.progress, stop)
         if event is None:
             return False
         self.progress.measured = self.progress.step
@@ -313,15 +315,21 @@ class _Training:
 
     def _restart(self) -> None:
         """Begin anew with another seed."""
+        model = self.begin_with
+        how = "with other first weights"
+        if model is not None:
+            how = "from the model it started with, on other batches"
         self.notify(
             Warned(
-                "The network gave the same answer everywhere, so it cannot learn: training begins anew with other first weights."
+                f"The network gave the same answer everywhere, so it cannot learn: training begins anew {how}."
             )
         )
         self.progress = self.progress.restarted()
         self.best.weights = None
         self.held_back.clear()
         self.learner = Learner(self.spec.network, self.config, self.progress.seed, self.progress.precision)
+        if model is not None:
+            self.learner.begin_with(model)
         if self.progress.steps:
             self._announce(self.progress.steps)
 

@@ -10,10 +10,11 @@ import pytest
 from napari_unet import load_model, run, train
 from napari_unet.config import TrainConfig, UNetConfig
 from napari_unet.data.synthetic import cells
-from napari_unet.errors import FileError, ModelError
+from napari_unet.errors import DataError, FileError, ModelError
 from napari_unet.events import Event, Noted, StepDone, Warned
 from napari_unet.files.run import RunFolder
-from napari_unet.jobs import TrainJob
+from napari_unet.files.tiff import write_tiff
+from napari_unet.jobs import ArraySource, TrainJob
 
 TINY = TrainConfig(steps=2, patch=32, batch=1, patience=0)
 
@@ -39,13 +40,53 @@ def test_what_is_left_open_is_chosen_told_and_kept(tiny_job: TrainJob) -> None:
     events: list[Event] = []
     run(open_settings(tiny_job), events.append)
     told = notes(events)
-    assert [sentence.split()[0] for sentence in told[:4]] == ["A", "Patches", "16", "Computed"]
+    assert [sentence.split()[0] for sentence in told[2:6]] == ["A", "Patches", "16", "Computed"]
+    assert told[0].endswith("% of the pixels are painted, all with the value 1.")
+    assert told[1].startswith("Each painted value is taken for a class of pixels, because ")
     assert "Patches of 64 pixels: the shorter side of the images is about 64 pixels." in told
     folder = RunFolder(tiny_job.out)
     assert folder.read_job() == open_settings(tiny_job)
     _, state = folder.load_checkpoint() or ({}, {})
     assert (state["patch"], state["batch"], state["precision"]) == (64, 16, "float32")
     assert state["network"]["filters"] == 1
+
+
+def named(job: TrainJob, labels: np.ndarray, folder: Path) -> TrainJob:
+    """Give the image and other labels of a job the names of layers."""
+    path = folder / "0.ome.tif"
+    write_tiff(path, labels, "YX", labels=True)
+    (image,) = job.images
+    source = ArraySource(path=str(path), name="paint")
+    return job.replace(images=(image.replace(name="raw"),), labels=(source,))
+
+
+def test_what_is_odd_in_the_labels_is_told_once_before_training(tiny_job: TrainJob, tmp_path: Path) -> None:
+    events: list[Event] = []
+    labels = cells((64, 96), seed=0)[1].astype(np.uint16)
+    labels[labels > 0] = 65535
+    report = run(named(tiny_job, labels, tmp_path), events.append, lambda: bool(events))
+    assert report.stopped
+    warnings = [event.message for event in events if isinstance(event, Warned)]
+    assert len(warnings) == 1
+    assert warnings[0].startswith("The value 65535 is painted on ")
+    assert len(notes(events)) == 2
+    assert "are painted, all with the value 65535." in notes(events)[0]
+
+
+def test_labels_with_errors_are_refused_by_the_names_of_layers(tiny_job: TrainJob, tmp_path: Path) -> None:
+    job = named(tiny_job, np.random.default_rng(0).integers(1, 200, (64, 96)).astype(np.uint8), tmp_path)
+    events: list[Event] = []
+    with pytest.raises(
+        DataError, match="^Labels 'paint' hold 199 different values in patches of .* not labels"
+    ):
+        run(job, events.append)
+    assert events == []
+    image = cells((64, 64), seed=0)[0] * 1.0
+    image[0, 0] = np.nan
+    with pytest.raises(
+        DataError, match=r"^Image 'image 0' has 1 value .* And 1 more error: check the labels"
+    ):
+        train([image, image], [image > 0, image > 0])
 
 
 @pytest.mark.usefixtures("small_choice")
@@ -123,7 +164,7 @@ def test_arrays_start_from_a_model_with_other_channels_and_classes() -> None:
     config = TINY.replace(steps=1)
     again = train([colour], [three], config=config, axes="CYX", start_from=model, notify=events.append)
     assert (again.spec.network.channels, again.spec.network.classes) == (3, 3)
-    assert notes(events)[-1] == (
+    assert notes(events)[-2] == (
         "Training begins with model 'unet' (2 filters, depth 2): all weights are kept, but those of the first layer are spread over "
         "3 channels instead of 1 and the last layer is new, because there are 3 classes instead of 2."
     )

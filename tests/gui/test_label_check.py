@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 from qtpy.QtCore import Qt
 
+from napari_unet.files.image import open_source
 from napari_unet.gui.train_dock import TrainDock
+from napari_unet.label_check import check_opened
 
 TIMEOUT = 20_000
 
@@ -51,14 +53,19 @@ def test_check_passes_good_labels(viewer: Any, qtbot: Any) -> None:
     assert "a GPU is looked for when training begins" in dock.panel.messages.text
 
 
-def test_a_warning_is_told_at_start_too(viewer: Any, qtbot: Any) -> None:
+def test_start_leaves_it_to_the_worker_to_speak_of_layers_by_their_names(viewer: Any, qtbot: Any) -> None:
     dock = _dock(viewer)
     _paint(viewer, {1: (slice(4, 60), slice(30, 33))})  # a thin stroke, the rest taken for background
     _press(qtbot, dock.check.check_button)
-    warnings = [line for line in dock.panel.messages.text.splitlines() if "stroke" in line]
-    assert warnings
-    qtbot.mouseClick(dock.panel.start_button, Qt.MouseButton.LeftButton)
-    qtbot.waitUntil(lambda: dock.panel.messages.text.count(warnings[0]) == 2, timeout=TIMEOUT)
+    (warning,) = [line for line in dock.panel.messages.text.splitlines() if "stroke" in line]
+    sentences: list[str] = []
+    job = dock._request().prepare(
+        lambda sentence, *, warning=False: sentences.append(sentence), lambda: False
+    )
+    assert [sentence.split()[:2] for sentence in sentences] == [["Labels", "saved"]]
+    found = check_opened([open_source(job.images[0])], [open_source(job.labels[0])])
+    assert str(found.of("warning")[0]) in warning
+    assert [open_source(source).name for source in (*job.images, *job.labels)] == ["raw", "paint"]
 
 
 def test_the_variation_is_shown(viewer: Any, qtbot: Any) -> None:
@@ -66,7 +73,7 @@ def test_the_variation_is_shown(viewer: Any, qtbot: Any) -> None:
     _press(qtbot, dock.check.picture_button)
     pixmap = dock.check.dialog.picture.pixmap()
     assert dock.check.dialog.isVisible()
-    assert pixmap.width() >= 3 * 64
+    assert pixmap.width() == 3 * 48 + 4 * 6  # the patch that would be chosen: the image is 48 pixels high
     assert not dock.check.dialog.grab().isNull()
     dock.check.dialog.close()
 

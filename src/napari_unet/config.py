@@ -382,7 +382,7 @@ class TrainConfig(Settings):
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto",
         title="Precision",
-        description="auto: float32; bfloat16 is faster on processors that have it, and a little less exact.",
+        description="auto: float32; bfloat16 may be faster on processors that have it, and is a little less exact.",
     )
     checkpoint_seconds: float = Field(
         60.0,
@@ -437,7 +437,7 @@ class PredictConfig(Settings):
     precision: Literal["float32", "bfloat16"] = Field(
         "float32",
         title="Precision",
-        description="bfloat16 is faster on processors that have it, and a little less exact.",
+        description="bfloat16 may be faster on processors that have it, and is a little less exact.",
     )
     probability_type: Literal["uint8", "float32"] = Field(
         "uint8", title="Probabilities as", description="uint8 (0 to 255 stands for 0 to 1) or float32."

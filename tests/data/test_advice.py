@@ -119,7 +119,7 @@ def test_a_computer_with_a_gpu_and_wide_objects() -> None:
         "Patches of 384 pixels: an object is about 90 pixels wide, and a patch should show several.",
     )
     assert advice.reasons[3] == (
-        "Computed in float32: bfloat16 is faster here, but was not measured to train as well."
+        "Computed in float32: bfloat16, which this computer has, was not measured to train as well."
     )
 
 

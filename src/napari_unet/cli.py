@@ -24,7 +24,6 @@ from napari_unet.config import (
     Augmentation,
     AugmentationPreset,
     PredictConfig,
-    Settings,
     TrainConfig,
     UNetConfig,
     UNetPreset,
@@ -32,6 +31,7 @@ from napari_unet.config import (
 from napari_unet.errors import ConfigError, NapariUNetError
 from napari_unet.events import Finished
 from napari_unet.jobs import ArraySource, Output, PredictJob, TrainJob, job_from_yaml
+from napari_unet.settings import Settings
 from napari_unet.terminal import as_findings, as_table, quiet_libraries, reporting, results, screen, summary
 
 __all__ = ["app", "main"]

@@ -11,8 +11,9 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import Field, model_validator
 
-from napari_unet.config import PredictConfig, Settings, TrainConfig, UNetConfig
+from napari_unet.config import PredictConfig, TrainConfig, UNetConfig
 from napari_unet.errors import ConfigError
+from napari_unet.settings import Settings
 from napari_unet.spec import ClassInfo
 
 __all__ = ["ArraySource", "Job", "Output", "PredictJob", "TrainJob", "job_from_yaml", "job_to_yaml"]

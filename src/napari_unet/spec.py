@@ -6,8 +6,9 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from napari_unet.config import Settings, UNetConfig
+from napari_unet.config import UNetConfig
 from napari_unet.errors import ConfigError
+from napari_unet.settings import Settings
 
 __all__ = [
     "OBJECT_CLASSES",

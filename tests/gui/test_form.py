@@ -8,8 +8,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from napari_unet.config import Augmentation, PredictConfig, Settings, TrainConfig
+from napari_unet.config import Augmentation, PredictConfig, TrainConfig
 from napari_unet.gui.form import Form, advanced, field_widget
+from napari_unet.settings import Settings
 
 
 def _all(qtbot: Any, cls: type[Settings]) -> Form:

@@ -337,7 +337,10 @@ def _choose_precision(computer: Computer) -> tuple[Literal["float32", "bfloat16"
         return "float32", "Computed in float32: this computer has no bfloat16."
     if BFLOAT16_TRAINS_AS_WELL:
         return "bfloat16", "Computed in bfloat16: this computer has it, and it was measured to train as well."
-    return "float32", "Computed in float32: bfloat16, which this computer has, was not measured to train as well."
+    return (
+        "float32",
+        "Computed in float32: bfloat16, which this computer has, was not measured to train as well.",
+    )
 
 
 def _warn_of_objects(sights: Sights, network: UNetConfig) -> Iterable[str]:

@@ -24,7 +24,7 @@ from typing import IO, Any, BinaryIO
 
 import numpy.typing as npt
 
-from napari_unet.config import Settings, UNetConfig
+from napari_unet.config import UNetConfig
 from napari_unet.errors import ConfigError, FileError
 from napari_unet.files.atomic import write_atomically
 from napari_unet.files.card import model_card
@@ -37,6 +37,7 @@ from napari_unet.files.weights import (
     read_weights,
     weights_size,
 )
+from napari_unet.settings import Settings
 from napari_unet.spec import SCHEMA, ClassInfo, ModelSpec, Normalization, TrainingRecord, weight_shapes
 
 __all__ = ["MIMETYPE", "read_card", "read_model_file", "save_model_file"]

@@ -20,7 +20,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QCheckBox, QFormLayout, QHBoxLayout, QLabel, QSizePolicy, QWidget
 from superqt import QCollapsible
 
-from napari_unet.config import Settings
+from napari_unet.settings import Settings
 
 __all__ = ["Form", "advanced", "field_widget"]
 

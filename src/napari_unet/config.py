@@ -9,14 +9,7 @@ from pydantic import Field, model_validator
 from napari_unet.errors import ConfigError
 from napari_unet.settings import Settings
 
-__all__ = [
-    "Augmentation",
-    "AugmentationPreset",
-    "PredictConfig",
-    "TrainConfig",
-    "UNetConfig",
-    "UNetPreset",
-]
+__all__ = ["Augmentation", "AugmentationPreset", "PredictConfig", "TrainConfig", "UNetConfig", "UNetPreset"]
 
 AugmentationPreset = Literal["none", "light", "full"]
 UNetPreset = Literal["article", "quick", "linked-code"]

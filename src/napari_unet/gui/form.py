@@ -8,7 +8,7 @@ so that two forms in one dock line up.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
@@ -17,7 +17,7 @@ from magicgui.widgets import ComboBox, create_widget
 from magicgui.widgets.bases import ValueWidget
 from pydantic.fields import FieldInfo
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QCheckBox, QFormLayout, QHBoxLayout, QLabel, QSizePolicy, QWidget
+from qtpy.QtWidgets import QCheckBox, QFormLayout, QHBoxLayout, QLabel, QPushButton, QSizePolicy, QWidget
 from superqt import QCollapsible
 
 from napari_unet.settings import Settings
@@ -138,6 +138,20 @@ class Form(QWidget):
         field.setMinimumWidth(60)
         field.setSizePolicy(QSizePolicy.Policy.Expanding, field.sizePolicy().verticalPolicy())
         self._layout.addRow(text, field)
+
+    def add_browse_row(
+        self, label: str, field: QWidget, browse: Callable[[], None], tooltip: str = ""
+    ) -> None:
+        """Add a row with a button after the field that lets the user look for a file or folder."""
+        button = QPushButton("…")
+        button.setFixedWidth(30)
+        button.clicked.connect(browse)
+        row = QWidget()
+        layout = QHBoxLayout(row)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(field, 1)
+        layout.addWidget(button)
+        self.add_row(label, row, tooltip)
 
     def add_widget(self, widget: ValueWidget) -> None:
         """Add a row of a magicgui widget, found again by its name."""

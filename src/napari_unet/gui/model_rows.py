@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from magicgui.widgets import ComboBox
-from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QLabel, QPushButton, QWidget
+from qtpy.QtWidgets import QFileDialog, QLabel
 
 from napari_unet.errors import DataError, FileError
 from napari_unet.files.model import read_card
@@ -66,15 +66,8 @@ class ModelRows:
         self._offered: list[Path] = []
         self.box = ComboBox(choices=self._choices, name="model", label="Model", nullable=False)
         self.box.native.setMinimumContentsLength(8)
-        browse = QPushButton("…")
-        browse.setFixedWidth(30)
-        browse.clicked.connect(self._browse)
-        row = QWidget()
-        layout = QHBoxLayout(row)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(self.box.native, 1)
-        layout.addWidget(browse)
-        form.add_row("Model", row, "<p>A .unet file: from a training here, or chosen with the button.</p>")
+        tooltip = "<p>A .unet file: from a training here, or chosen with the button.</p>"
+        form.add_browse_row("Model", self.box.native, self._browse, tooltip)
         self.info = QLabel()
         self.info.setWordWrap(True)
         form.add_row("", self.info)

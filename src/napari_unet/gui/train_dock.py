@@ -139,30 +139,14 @@ class TrainDock(Column):
 
     def _add_home(self) -> None:
         self.home = LineEdit(value=str(runs_home()), name="home")
-        browse = QPushButton("…")
-        browse.setFixedWidth(30)
-        browse.clicked.connect(self._browse)
-        row = QWidget()
-        layout = QHBoxLayout(row)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(self.home.native, 1)
-        layout.addWidget(browse)
-        self.form.add_row(
-            "Runs kept in", row, "<p>Each run gets a folder of its own there: labels, curves, model.</p>"
-        )
+        tooltip = "<p>Each run gets a folder of its own there: labels, curves, model.</p>"
+        self.form.add_browse_row("Runs kept in", self.home.native, self._browse, tooltip)
 
     def _add_start(self) -> None:
         self.start_from = LineEdit(name="start_from")
-        browse = QPushButton("…")
-        browse.setFixedWidth(30)
-        browse.clicked.connect(self._browse_start)
-        row = QWidget()
-        layout = QHBoxLayout(row)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(self.start_from.native, 1)
-        layout.addWidget(browse)
         field = TrainJob.model_fields["start_from"]
-        self.more.add_row(str(field.title), row, f"<p>{field.description}</p>")
+        tooltip = f"<p>{field.description}</p>"
+        self.more.add_browse_row(str(field.title), self.start_from.native, self._browse_start, tooltip)
 
     def reset_choices(self, event: Any = None) -> None:
         """Follow the viewer's layers; napari calls this when layers come, go or change their name."""

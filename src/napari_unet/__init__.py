@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from napari_unet.api import load_model, predict, run, save_model, train
+    from napari_unet.api import load_model, predict, relabel, run, save_model, train
     from napari_unet.config import Augmentation, PredictConfig, TrainConfig, UNetConfig
     from napari_unet.errors import (
         BackendError,
@@ -52,6 +52,7 @@ __all__ = [
     "evaluate",
     "load_model",
     "predict",
+    "relabel",
     "run",
     "run_in_worker",
     "save_model",
@@ -60,7 +61,7 @@ __all__ = [
 __version__ = "0.1.0"
 
 _HOMES = {
-    "api": ("load_model", "predict", "run", "save_model", "train"),
+    "api": ("load_model", "predict", "relabel", "run", "save_model", "train"),
     "config": ("Augmentation", "PredictConfig", "TrainConfig", "UNetConfig"),
     "errors": ("BackendError", "ConfigError", "DataError", "FileError", "ModelError", "NapariUNetError"),
     "evaluation": ("evaluate",),

@@ -16,22 +16,26 @@ import numpy.typing as npt
 from napari_unet.config import PredictConfig, TrainConfig, UNetConfig
 from napari_unet.data.axes import ArrayLike, Stack, guess_axes
 from napari_unet.data.dataset import prepare
+from napari_unet.data.decoding import Window
 from napari_unet.data.lint import lint
 from napari_unet.errors import DataError
 from napari_unet.events import Notify, Report, Stop, ignore_events, never_stop
 from napari_unet.files.image import Image
 from napari_unet.files.model import read_model_file, save_model_file
 from napari_unet.files.reading import unit_name
-from napari_unet.jobs import PredictJob, TrainJob
+from napari_unet.jobs import OutputKind, PredictJob, TrainJob
 from napari_unet.label_check import settle_target
-from napari_unet.pixel_size import as_trained, bring_back
-from napari_unet.prediction_run import run_prediction, segment_objects
+from napari_unet.object_run import segment_objects
+from napari_unet.pixel_size import as_trained, bring_back, window_at
+from napari_unet.prediction_run import run_prediction
+from napari_unet.relabel import label_type, make_labels, without_classes
+from napari_unet.spec import ModelSpec
 from napari_unet.training_run import Start, make_card, read_start, run_training, settle, train_on
 
 if TYPE_CHECKING:
     from napari_unet.nn.model import UNetModel
 
-__all__ = ["load_model", "predict", "run", "save_model", "train"]
+__all__ = ["load_model", "predict", "relabel", "run", "save_model", "train"]
 
 
 def run(job: TrainJob | PredictJob, notify: Notify = ignore_events, stop: Stop = never_stop) -> Report:
@@ -210,9 +214,10 @@ def predict(
     image: ArrayLike,
     config: PredictConfig | None = None,
     *,
-    output: Literal["labels", "probabilities"] = "labels",
+    output: OutputKind = "labels",
     axes: str | None = None,
     pixel_size: tuple[float, float] | None = None,
+    window: Window | None = None,
     notify: Notify = ignore_events,
     stop: Stop = never_stop,
 ) -> npt.NDArray[Any]:
@@ -226,21 +231,23 @@ def predict(
         Of any size; read tile by tile.
     config : PredictConfig, optional
         How to apply the model.
-    output : {"labels", "probabilities"}
-        Class labels with the values that were painted, or the number of each pixel's object; or
-        probabilities.
+    output : {"labels", "probabilities", "entropy", "uncertainty"}
+        Class labels with the values that were painted, or the number of each pixel's object;
+        probabilities; how unsure the network is (0 to 1), or how unsure over several passes with dropout.
     axes : str, optional
         Letters of the image's axes, as for `train`.
     pixel_size : tuple of float, optional
         Size of the image's pixels along Y and X, in the unit of the model card; needed where the image is to be
         segmented at the model's pixel size.
+    window : tuple of (start, stop), optional
+        Part to segment, in slices, y and x; the rest of the result is 0.
     notify, stop : callable
         Progress out, and the wish to stop in. What was not computed is 0.
 
     Returns
     -------
     ndarray
-        Labels of shape ``(..., Y, X)``, the image's without channels; probabilities of that
+        Labels and maps of shape ``(..., Y, X)``, the image's without channels; probabilities of that
         shape for two classes, with the classes as first axis for more.
 
     Raises
@@ -250,7 +257,8 @@ def predict(
     DataError
         If a pixel size is needed and not known.
     """
-    from napari_unet.nn.prediction import output_layout, segment
+    from napari_unet.nn.outputs import output_layout
+    from napari_unet.nn.prediction import segment
 
     config = config or PredictConfig()
     stack = Stack(image, axes or guess_axes(image.shape))
@@ -260,15 +268,61 @@ def predict(
         own_image = Image(image, stack.axes, stack.name, _sizes(pixel_size), model.spec.unit)
         seen = as_trained(own_image, model.spec)
         own = config.replace(pixel_size="image")
-        part = predict(model, seen.array, own, output=output, axes=seen.axes, notify=notify, stop=stop)
-        bring_back(part, stack.out_axes, result, None, nearest=output == "labels", stop=stop)
+        inner = window_at(window, stack, seen.stack)
+        part = predict(
+            model, seen.array, own, output=output, axes=seen.axes, window=inner, notify=notify, stop=stop
+        )
+        bring_back(part, stack.out_axes, result, window, nearest=output == "labels", stop=stop)
     elif model.spec.objects and output == "labels":
         config = config.replace(probability_type="uint8")
         layout = output_layout(model.spec, stack, "probabilities", config)
-        probabilities = np.zeros(layout.shape, layout.dtype)
-        segment_objects(model, stack, config, probabilities, result, notify=notify, stop=stop)
+        maps = {"probabilities": np.zeros(layout.shape, layout.dtype)}
+        segment_objects(model, stack, config, maps, result, window=window, notify=notify, stop=stop)
     else:
-        segment(model, stack, config, {output: result}, notify=notify, stop=stop)
+        segment(model, stack, config, {output: result}, window=window, notify=notify, stop=stop)
+    return result
+
+
+def relabel(
+    model: UNetModel | ModelSpec,
+    probabilities: ArrayLike,
+    config: PredictConfig | None = None,
+    *,
+    axes: str | None = None,
+    notify: Notify = ignore_events,
+    stop: Stop = never_stop,
+) -> npt.NDArray[Any]:
+    """Make labels anew of probabilities, with another threshold or watershed; the network does not run.
+
+    Parameters
+    ----------
+    model : UNetModel or ModelSpec
+        That computed the probabilities, or its card.
+    probabilities : array-like
+        As `predict` returns them: ``(..., Y, X)`` for two classes, with the classes as first axis for more.
+    config : PredictConfig, optional
+        Its threshold, seed threshold, smallest object, and whether slices are joined.
+    axes : str, optional
+        Letters of the axes, such as ``"CZYX"``; guessed where they are left out.
+    notify, stop : callable
+        Progress out, and the wish to stop in.
+
+    Returns
+    -------
+    ndarray
+        As `predict` returns labels.
+
+    Raises
+    ------
+    DataError
+        If these are no probabilities of this model.
+    """
+    spec = model if isinstance(model, ModelSpec) else model.spec
+    several = spec.network.logits > 1
+    letters = axes or ("C" if several else "") + guess_axes(probabilities.shape[int(several) :])
+    stack = without_classes(spec, Stack(probabilities, letters, "probabilities"))
+    result = np.zeros(stack.out_shape, label_type(spec))
+    make_labels(spec, config or PredictConfig(), stack, result, notify=notify, stop=stop)
     return result
 
 

@@ -30,7 +30,7 @@ from napari_unet.config import (
 )
 from napari_unet.errors import ConfigError, NapariUNetError
 from napari_unet.events import Finished
-from napari_unet.jobs import ArraySource, Output, PredictJob, TrainJob, job_from_yaml
+from napari_unet.jobs import ArraySource, Output, OutputKind, PredictJob, TrainJob, job_from_yaml
 from napari_unet.settings import Settings
 from napari_unet.terminal import as_findings, as_table, quiet_libraries, reporting, results, screen, summary
 
@@ -63,6 +63,7 @@ _PaintFlags = _part_of(
     TrainJob, "unpainted", "background_value", "target", "not_finite", "pixel_size", "name"
 )
 _CheckFlags = _part_of(TrainJob, "unpainted", "background_value", "target", "not_finite", "pixel_size")
+_LabelFlags = _part_of(PredictConfig, "threshold", "seed_threshold", "min_size", "link_slices")
 _StepFlags = _part_of(TrainConfig, "patch", "batch", "precision")
 
 
@@ -184,10 +185,13 @@ def predict(
     image: Annotated[list[Path], Several],
     *,
     out: Path,
-    output: Annotated[list[Literal["labels", "probabilities"]], Several] = ["labels"],  # noqa: B006
+    output: Annotated[list[OutputKind], Several] = ["labels"],  # noqa: B006
     axes: str | None = None,
     window: tuple[int, int, int, int, int, int] | None = None,
     overwrite: Annotated[bool, Switch] = False,
+    dry_run: Annotated[bool, Switch] = False,
+    workers: int = 0,
+    scheduler: str | None = None,
     config: Annotated[PredictConfig, Parameter(name="*")] = PredictConfig(),
     json: Annotated[bool, Switch] = False,
 ) -> None:
@@ -204,13 +208,21 @@ def predict(
     out
         For one image: FILE.ome.tif or FILE.zarr. For several: a folder.
     output
-        labels, probabilities, or both (the kind then becomes part of the name).
+        labels, probabilities, entropy (how unsure the network is), uncertainty (the same over several passes with
+        dropout); of several, the kind becomes part of the name. Beside a map of entropy or uncertainty lies a table of
+        the regions that are least sure.
     axes
         Letters of the image's axes (of T, Z, C, Y, X, S), where the file does not say.
     window
         Part to segment: first and last-plus-one slice, y and x (six numbers).
     overwrite
         Replace an output that another run made.
+    dry_run
+        Say how much memory and time it takes, and write nothing.
+    workers
+        Compute in so many processes on this computer (needs the extra "cluster").
+    scheduler
+        Address of a Dask scheduler, such as tcp://host:8786, whose workers compute (needs the extra "cluster").
     json
         Print events and the result as lines of JSON.
     """
@@ -225,8 +237,45 @@ def predict(
             window=None if window is None else (window[0:2], window[2:4], window[4:6]),
             config=config,
             overwrite=overwrite,
+            dry_run=dry_run,
         )
-        _run(job, json)
+        _run(job, json, workers, scheduler)
+
+
+@app.command
+def relabel(
+    model: Path,
+    probabilities: Path,
+    *,
+    out: Path,
+    overwrite: Annotated[bool, Switch] = False,
+    config: Annotated[_LabelFlags, Parameter(name="*")] = _LabelFlags(),  # type: ignore[valid-type]
+    json: Annotated[bool, Switch] = False,
+) -> None:
+    """Make labels anew of stored probabilities, with another threshold or watershed; the network does not run.
+
+    Parameters
+    ----------
+    model
+        The .unet file that computed the probabilities.
+    probabilities
+        What `predict --output probabilities` wrote.
+    out
+        FILE.ome.tif or FILE.zarr.
+    overwrite
+        Replace an output that another run made.
+    json
+        Print events and the result as lines of JSON.
+    """
+    job = PredictJob(
+        model=str(model.absolute()),
+        image=_source(probabilities),
+        given="probabilities",
+        outputs=_outputs(out, ["labels"]),
+        config=PredictConfig(**config.model_dump(exclude_unset=True)),  # type: ignore[attr-defined]
+        overwrite=overwrite,
+    )
+    _run(job, json)
 
 
 @app.command
@@ -355,7 +404,7 @@ def _source(path: Path, axes: str | None = None) -> ArraySource:
     return ArraySource(path=str(path.absolute()), axes=axes)
 
 
-def _outputs(target: Path, kinds: Sequence[str]) -> tuple[Output, ...]:
+def _outputs(target: Path, kinds: Sequence[OutputKind]) -> tuple[Output, ...]:
     if len(kinds) == 1:
         return (Output(kind=kinds[0], path=str(target.absolute())),)
     stem, ending = _split(target)
@@ -382,11 +431,16 @@ def _split(path: Path) -> tuple[str, str]:
     return path.stem, path.suffix
 
 
-def _run(job: TrainJob | PredictJob, json: bool) -> None:
+def _run(job: TrainJob | PredictJob, json: bool, workers: int = 0, scheduler: str | None = None) -> None:
     from napari_unet.api import run as run_job
 
     with quiet_libraries(), reporting(json) as (notify, stop):
-        report = run_job(job, notify, stop)
+        if isinstance(job, PredictJob) and (workers or scheduler):
+            from napari_unet.cluster import run_on_cluster
+
+            report = run_on_cluster(job, notify, stop, workers=workers, scheduler=scheduler)
+        else:
+            report = run_job(job, notify, stop)
         notify(Finished(report))
     if not json:
         results.print(summary(report), highlight=False, soft_wrap=True)

@@ -377,18 +377,42 @@ class PredictConfig(Settings):
         title="Smallest object",
         description="Objects: those of fewer pixels are left out; empty for the model's own.",
     )
+    link_slices: bool = Field(
+        False,
+        title="Join slices",
+        description="Objects: join what overlaps in neighbouring slices along Z, so that an object has one number through the stack.",
+    )
+    average: bool = Field(
+        False,
+        title="Average turns",
+        description="Average the answers for the eight flips and quarter turns of the image: a little better, eight times the work.",
+    )
+    passes: int = Field(
+        8,
+        ge=2,
+        le=64,
+        title="Dropout passes",
+        description="Uncertainty: how often the network answers with another part of its features dropped.",
+    )
+    halo: Literal["exact", "fast"] = Field(
+        "exact",
+        title="Halo",
+        description="How far tiles overlap: as far as the network looks, so that no seam is possible, or 64 pixels, which is faster and off by up to about 0.01.",
+    )
     tile_megapixels: float | None = Field(
         None,
         ge=0.01,
         le=64.0,
         title="Tile",
-        description="Largest tile computed at once, in megapixels; empty for what fits into 2 GB of memory.",
+        description="Largest tile computed at once, in megapixels; empty for what fits into half of the free memory, and 2 GB at most.",
     )
-    precision: Literal["float32", "bfloat16"] = Field(
-        "float32",
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto",
         title="Precision",
-        description="bfloat16 may be faster on processors that have it, and is a little less exact.",
+        description="auto: bfloat16 on a GPU or processor that computes with it, else float32. bfloat16 is faster there, and a little less exact.",
     )
     probability_type: Literal["uint8", "float32"] = Field(
-        "uint8", title="Probabilities as", description="uint8 (0 to 255 stands for 0 to 1) or float32."
+        "uint8",
+        title="Maps as",
+        description="Probabilities and maps of uncertainty as uint8 (0 to 255 stands for 0 to 1) or float32.",
     )

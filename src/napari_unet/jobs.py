@@ -16,7 +16,20 @@ from napari_unet.errors import ConfigError
 from napari_unet.settings import Settings
 from napari_unet.spec import ClassInfo
 
-__all__ = ["ArraySource", "Job", "Output", "PredictJob", "TrainJob", "job_from_yaml", "job_to_yaml"]
+__all__ = [
+    "ArraySource",
+    "Job",
+    "Output",
+    "OutputKind",
+    "PredictJob",
+    "TrainJob",
+    "job_from_yaml",
+    "job_to_yaml",
+]
+
+
+OutputKind = Literal["labels", "probabilities", "entropy", "uncertainty"]
+"""What a segmentation can write."""
 
 
 class ArraySource(Settings):
@@ -116,8 +129,11 @@ class TrainJob(Settings):
 class Output(Settings):
     """One thing a segmentation writes."""
 
-    kind: Literal["labels", "probabilities"] = Field(
-        "labels", title="Output", description="Class labels, or the probability of each class."
+    kind: OutputKind = Field(
+        "labels",
+        title="Output",
+        description="labels: the class or object of each pixel. probabilities: of each class. entropy: how unsure the network is. "
+        "uncertainty: the same over several passes with dropout.",
     )
     path: str = Field(min_length=1, description="A .zarr folder or an .ome.tif file.")
 
@@ -128,6 +144,11 @@ class PredictJob(Settings):
     kind: Literal["predict"] = "predict"
     model: str = Field(min_length=1, description="A .unet file.")
     image: ArraySource
+    given: Literal["image", "probabilities"] = Field(
+        "image",
+        description="What `image` holds: an image, or probabilities that this model computed of one before. "
+        "From these, labels are made anew without the network.",
+    )
     outputs: tuple[Output, ...] = Field(min_length=1, description="What to write, and where.")
     window: tuple[tuple[int, int], tuple[int, int], tuple[int, int]] | None = Field(
         None,
@@ -135,6 +156,11 @@ class PredictJob(Settings):
     )
     config: PredictConfig = Field(default_factory=PredictConfig)
     overwrite: bool = Field(False, title="Overwrite", description="Replace an output that another run made.")
+    dry_run: bool = Field(
+        False,
+        title="Estimate only",
+        description="Say how much memory and time it takes, and write nothing.",
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -143,6 +169,11 @@ class PredictJob(Settings):
         if len(set(kinds)) != len(kinds) or len(set(paths)) != len(paths):
             raise ConfigError(
                 f"Each output is written once, to a path of its own, but the job asks for {kinds} at {paths}."
+            )
+        if self.given == "probabilities" and kinds != ["labels"]:
+            raise ConfigError(
+                f"From stored probabilities only labels are made, but the job asks for {' and '.join(kinds)}: "
+                "ask for labels, or give the image."
             )
         for output in self.outputs:
             if not output.path.lower().endswith((".zarr", ".ome.tif", ".ome.tiff")):

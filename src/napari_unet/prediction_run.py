@@ -2,372 +2,314 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from napari_unet.config import PredictConfig
 from napari_unet.data.axes import Stack
-from napari_unet.data.decoding import Window, decode_stack, decoding_of, slices_of
-from napari_unet.errors import DataError, FileError
-from napari_unet.events import Event, Notify, PredictStarted, Report, Stop, TileDone
-from napari_unet.files.atomic import check_writable, file_error, make_folder
+from napari_unet.data.decoding import Window, slices_of
+from napari_unet.errors import DataError
+from napari_unet.events import Event, Notify, PredictStarted, Report, Stop, Warned
+from napari_unet.files.atomic import file_error
 from napari_unet.files.image import Image, open_source
 from napari_unet.files.model import read_model_file
-from napari_unet.files.tiff import write_tiff
-from napari_unet.files.zarr import chunk_done, create_result, open_result, result_attributes
 from napari_unet.jobs import Output, PredictJob
+from napari_unet.object_run import scratch_in, segment_objects
 from napari_unet.pixel_size import as_trained, bring_back, chunks_of, window_at
+from napari_unet.region_table import write_regions
+from napari_unet.relabel import label_type, make_labels, without_classes
 from napari_unet.spec import ModelSpec
+from napari_unet.targets import Attempt, Target, check_outputs, finish, held, open_target, scratch_beside
 
-if TYPE_CHECKING:
-    from napari_unet.nn.model import UNetModel
+__all__ = ["open_targets", "run_prediction"]
 
-__all__ = ["run_prediction", "segment_objects"]
+_CHUNK = (1024, 1024)
+"""Pixels of an output chunk where tiles are computed on another grid, or none are."""
 
-
-@dataclass(frozen=True)
-class _Target:
-    """One output of a segmentation: the zarr that fills, and the TIFF it becomes, if it does."""
-
-    output: Output
-    group: Path
-    array: Any
-
-    @property
-    def is_tiff(self) -> bool:
-        return self.group != Path(self.output.path)
-
-    def has(self, index: tuple[int, ...]) -> bool:
-        """Whether an earlier run has written a chunk; an axis of classes, all in one chunk, may come before."""
-        return chunk_done(self.array, (0,) * (int(self.array.ndim) - len(index)) + index)
+_STOPPED = "Stopped. What is done is kept: the same job goes on from there."
 
 
 def run_prediction(job: PredictJob, notify: Notify, stop: Stop) -> Report:
     """Run a `PredictJob`; see `napari_unet.api.run`."""
     started = time.monotonic()
-    _check_outputs(job)
-    spec, arrays = read_model_file(job.model)
-    image = open_source(job.image)
-    stack = image.stack
-    _check_window(job, stack)
-    seen = as_trained(image, spec) if job.config.pixel_size == "model" else image
-    if seen is image:
-        targets, stopped = _segment(job, spec, arrays, image, notify, stop)
-    else:
-        targets, stopped = _segment_resampled(job, spec, arrays, image, seen, notify, stop)
+    run = _Run.of(job, notify, stop)
+    if job.dry_run:
+        return run.foresee()
+    check_outputs(job)
+    targets, stopped = run.do()
     outputs: dict[str, str] = {
-        target.output.kind: str(target.group if stopped else target.output.path) for target in targets
+        target.kind: str(target.group if stopped else target.output.path) for target in targets
     }
     if not stopped:
-        for target in targets:
-            _finish(target, image, spec)
+        outputs |= write_regions(targets, run.image.stack, job.window)
+        finish(targets, run.image, run.spec)
+    seconds = time.monotonic() - started
     return Report(
         "predict",
         outputs=outputs,
-        metrics={"megapixels": float(np.prod(stack.out_shape)) / 1e6},
-        seconds=time.monotonic() - started,
+        metrics={"megapixels": float(np.prod(run.image.stack.out_shape)) / 1e6},
+        seconds=seconds,
         stopped=stopped,
-        message=_STOPPED if stopped else f"Segmented {stack.name!r} in {time.monotonic() - started:.0f} s.",
+        message=_STOPPED if stopped else f"Segmented {run.image.stack.name!r} in {seconds:.0f} s.",
     )
 
 
-_CHUNK = (1024, 1024)
-"""Pixels of an output chunk where tiles are computed on another grid."""
-
-_STOPPED = "Stopped. What is done is kept: the same job goes on from there."
-
-
-def _segment(
-    job: PredictJob,
-    spec: ModelSpec,
-    arrays: dict[str, Any],
-    image: Image,
-    notify: Notify,
-    stop: Stop,
-    *,
-    ours: bool = False,
-) -> tuple[list[_Target], bool]:
-    from napari_unet.nn import backend
-    from napari_unet.nn.model import UNetModel
-    from napari_unet.nn.prediction import best_chunk, segment
-
-    backend.prepare(job.config.precision, seed=0)
-    model = UNetModel.from_arrays(spec, arrays)
-    chunk = best_chunk(model, image.stack, job.config)
-    targets = [_open_target(job, output, spec, image, chunk, ours=ours) for output in job.outputs]
-
-    def tell(event: Event) -> None:
-        if isinstance(event, PredictStarted):
-            event = replace(event, outputs={target.output.kind: str(target.group) for target in targets})
-        notify(event)
-
-    try:
-        if spec.objects and any(target.output.kind == "labels" for target in targets):
-            return targets, _segment_into_objects(job, model, image, targets, tell, stop)
-        stopped = segment(
-            model,
-            image.stack,
-            job.config,
-            {target.output.kind: target.array for target in targets},
-            chunk=targets[-1].array.chunks[-2:],
-            window=job.window,
-            is_done=targets[-1].has,
-            notify=tell,
-            stop=stop,
-        )
-    except OSError as error:  # of zarr, while a chunk is written; the chunks before it are kept
-        raise file_error(targets[0].group, error) from error
-    return targets, stopped
-
-
-def _segment_resampled(
-    job: PredictJob,
-    spec: ModelSpec,
-    arrays: dict[str, Any],
-    image: Image,
-    seen: Image,
-    notify: Notify,
-    stop: Stop,
-) -> tuple[list[_Target], bool]:
-    """Segment an image on the grid that the model was trained on, then write the results on its own."""
-    targets = [_open_target(job, output, spec, image, _CHUNK) for output in job.outputs]
-    groups: dict[str, str] = {target.output.kind: str(target.group) for target in targets}
-    inner = job.replace(
-        outputs=tuple(
-            Output(
-                kind=output.kind,
-                path=str(Path(output.path).with_name(f".{Path(output.path).name}.resampled.zarr")),
-            )
-            for output in job.outputs
-        ),
-        window=window_at(job.window, image.stack, seen.stack),
-    )
-
-    def tell(event: Event) -> None:
-        notify(replace(event, outputs=groups) if isinstance(event, PredictStarted) else event)
-
-    if all(t.has(index) for t in targets for index, *_ in chunks_of(image.stack, t.array, job.window)):
-        from napari_unet.nn import backend
-
-        slices = len(slices_of(image.stack, job.window))
-        notify(PredictStarted(groups, slices, slices, backend.device_name()))
-        stopped = False
-    else:
-        parts, stopped = _segment(inner, spec, arrays, seen, tell, stop, ours=True)
-        stopped = stopped or _bring_back(targets, parts, seen.stack.out_axes, job.window, stop)
-    if not stopped:
-        for output in inner.outputs:
-            shutil.rmtree(output.path, ignore_errors=True)
-    return targets, stopped
-
-
-def _bring_back(
-    targets: Sequence[_Target], parts: Sequence[_Target], axes: str, window: Window | None, stop: Stop
-) -> bool:
-    """Write what was computed on another grid on the image's own; True if stopped."""
-    for target, part in zip(targets, parts, strict=True):
-        nearest = target.output.kind == "labels"
-        try:
-            if bring_back(
-                part.array, axes, target.array, window, nearest=nearest, is_done=target.has, stop=stop
-            ):
-                return True
-        except OSError as error:  # of zarr, while a chunk is written
-            raise file_error(target.group, error) from error
-    return False
-
-
-def _segment_into_objects(
-    job: PredictJob, model: UNetModel, image: Image, targets: Sequence[_Target], notify: Notify, stop: Stop
-) -> bool:
-    """Compute probabilities, into a scratch folder where nobody asked for them, and make objects of them."""
-    from napari_unet.nn import backend
-
-    labels = next(target for target in targets if target.output.kind == "labels")
-    asked = next((target for target in targets if target.output.kind == "probabilities"), None)
-    last = tuple(-(-n // step) - 1 for n, step in zip(labels.array.shape, labels.array.chunks, strict=True))
-
-    def slice_done(index: tuple[int, ...]) -> bool:
-        return chunk_done(labels.array, (*index, *last[-2:]))
-
-    path = Path(labels.output.path)
-    scratch = Output(kind="probabilities", path=str(path.with_name(f".{path.name}.probabilities.zarr")))
-    slices = slices_of(image.stack, job.window)
-    if asked is None and all(map(slice_done, slices)):
-        notify(PredictStarted({}, len(slices), len(slices), backend.device_name()))
-    else:
-        bytes_job = job.replace(config=job.config.replace(probability_type="uint8"))
-        chunk = labels.array.chunks[-2:]
-        source = asked or _open_target(bytes_job, scratch, model.spec, image, chunk, ours=True)
-        stopped = segment_objects(
-            model,
-            image.stack,
-            job.config if asked else bytes_job.config,
-            source.array,
-            labels.array,
-            chunk=source.array.chunks[-2:],
-            window=job.window,
-            tile_done=source.has,
-            slice_done=slice_done,
-            notify=notify,
-            stop=stop,
-        )
-        if stopped:
-            return True
-    shutil.rmtree(scratch.path, ignore_errors=True)
-    return False
-
-
-def segment_objects(
-    model: UNetModel,
-    stack: Stack,
-    config: PredictConfig,
-    probabilities: Any,
-    labels: Any,
-    *,
-    chunk: tuple[int, int] | None = None,
-    window: Window | None = None,
-    tile_done: Callable[[tuple[int, ...]], bool] | None = None,
-    slice_done: Callable[[tuple[int, ...]], bool] | None = None,
-    notify: Notify,
-    stop: Stop,
-) -> bool:
-    """Segment an image into objects: all probabilities first, then the objects of each slice.
+@dataclass(frozen=True)
+class _Run:
+    """A job with what it reads opened.
 
     Parameters
     ----------
-    model : UNetModel
-        One that knows objects.
-    stack : Stack
-        The image.
-    config : PredictConfig
-        Settings.
-    probabilities, labels : array-like
-        As `napari_unet.nn.prediction.output_layout` says, full of zeros or partly done.
-    chunk : (cy, cx), optional
-        Pixels of a chunk of the probabilities.
-    window : tuple of (start, stop), optional
-        Part to segment, in slices, y and x.
-    tile_done, slice_done : callable, optional
-        Asked whether an earlier run has written a chunk of probabilities, or the objects of a slice.
+    job : PredictJob
+        What was asked for.
+    spec, arrays
+        The model.
+    image : Image
+        On its own grid.
+    seen : Image
+        On the grid on which it is segmented; the same in most cases.
     notify, stop : callable
-        Progress out, and the wish to stop in. A slice counts as one more tile.
+        Progress out, and the wish to stop in.
+    """
+
+    job: PredictJob
+    spec: ModelSpec
+    arrays: dict[str, Any]
+    image: Image
+    seen: Image
+    notify: Notify
+    stop: Stop
+
+    @classmethod
+    def of(cls, job: PredictJob, notify: Notify, stop: Stop) -> _Run:
+        spec, arrays = read_model_file(job.model)
+        image = open_source(job.image)
+        _check_window(job, image.stack)
+        resampled = job.config.pixel_size == "model" and job.given == "image"
+        return cls(job, spec, arrays, image, as_trained(image, spec) if resampled else image, notify, stop)
+
+    def foresee(self) -> Report:
+        """Say what it takes, and write nothing."""
+        from napari_unet.nn.prediction import foresee
+
+        model = load(self.job, self.spec, self.arrays)
+        window = window_at(self.job.window, self.image.stack, self.seen.stack)
+        kinds = [output.kind for output in self.job.outputs]
+        if self.spec.objects and "labels" in kinds:
+            kinds = [*{*kinds, "probabilities"} - {"labels"}]
+        found = foresee(model, self.seen.stack, self.job.config, kinds, window)
+        metrics = {"gib": found.memory / 2**30, "seconds": found.seconds or 0.0, "tiles": float(found.tiles)}
+        return Report("predict", metrics=metrics, message=found.sentence)
+
+    def do(self) -> tuple[list[Target], bool]:
+        """Write the outputs; return them, and True if stopped before the end."""
+        if self.job.given == "probabilities":
+            return self._relabel()
+        if self.seen is not self.image:
+            return self._do_resampled()
+        return self._segment()
+
+    def _segment(self, *, ours: bool = False) -> tuple[list[Target], bool]:
+        from napari_unet.nn.prediction import make_plan, segment
+
+        job, stack = self.job, self.image.stack
+        model = load(job, self.spec, self.arrays)
+        first = make_plan(model, stack, job.config, [output.kind for output in job.outputs])
+        targets, network = open_targets(job, self.spec, self.image, first.chunk, ours=ours)
+        groups: dict[str, str] = {target.kind: str(target.group) for target in targets}
+
+        def tell(event: Event) -> None:
+            self.notify(replace(event, outputs=groups) if isinstance(event, PredictStarted) else event)
+
+        with held(targets[-1]) as attempt, _zarr_errors(targets[0]):
+            config = _smaller(job, attempt, first.smallest, self.notify)
+            plan = make_plan(model, stack, config, [t.kind for t in network], network[-1].chunk, job.window)
+            attempt.begin(plan.largest / 1e6)
+            arrays = {target.kind: target.array for target in network}
+            labels = next((target for target in targets if target not in network), None)
+            options: dict[str, Any] = {"chunk": network[-1].chunk, "window": job.window, "stop": self.stop}
+            if labels is None:
+                return targets, segment(
+                    model, stack, config, arrays, is_done=network[-1].has, notify=tell, **options
+                )
+            stopped = self._segment_objects(model, config, network, labels, tell, options)
+        return targets, stopped
+
+    def _segment_objects(
+        self,
+        model: Any,
+        config: PredictConfig,
+        network: Sequence[Target],
+        labels: Target,
+        tell: Notify,
+        options: dict[str, Any],
+    ) -> bool:
+        stack = self.image.stack
+        slices = slices_of(stack, self.job.window)
+        scratch = [target for target in network if target.output not in self.job.outputs]
+        if scratch and all(map(labels.has_slice, slices)) and not config.link_slices:
+            tell(PredictStarted({}, len(slices), len(slices), "CPU"))
+        else:
+            with scratch_in(scratch_beside(labels.output.path, "objects")) as make:
+                if segment_objects(
+                    model, stack, config, {target.kind: target.array for target in network}, labels.array,
+                    tile_done=network[-1].has, slice_done=labels.has_slice, scratch=make, notify=tell, **options,
+                ):  # fmt: skip
+                    return True
+        for target in scratch:
+            shutil.rmtree(target.group, ignore_errors=True)
+        return False
+
+    def _relabel(self) -> tuple[list[Target], bool]:
+        stack = without_classes(self.spec, self.image.stack)
+        (output,) = self.job.outputs
+        layout = stack.out_shape, stack.out_axes, label_type(self.spec)
+        target = open_target(self.job, output, self.spec, self.image, layout, _CHUNK)
+        groups: dict[str, str] = {"labels": str(target.group)}
+
+        def tell(event: Event) -> None:
+            self.notify(replace(event, outputs=groups) if isinstance(event, PredictStarted) else event)
+
+        with (
+            held(target),
+            _zarr_errors(target),
+            scratch_in(scratch_beside(output.path, "objects")) as scratch,
+        ):
+            stopped = make_labels(
+                self.spec, self.job.config, stack, target.array, window=self.job.window, chunk_done=target.has,
+                slice_done=target.has_slice, scratch=scratch, notify=tell, stop=self.stop,
+            )  # fmt: skip
+        return [target], stopped
+
+    def _do_resampled(self) -> tuple[list[Target], bool]:
+        """Segment an image on the grid that the model was trained on, then write the results on its own."""
+        from napari_unet.nn.outputs import output_layout
+
+        job, stack = self.job, self.image.stack
+        layouts = [output_layout(self.spec, stack, output.kind, job.config) for output in job.outputs]
+        targets = [
+            open_target(job, output, self.spec, self.image, layout, _CHUNK)
+            for output, layout in zip(job.outputs, layouts, strict=True)
+        ]
+        groups: dict[str, str] = {target.kind: str(target.group) for target in targets}
+        inner = job.replace(
+            outputs=tuple(
+                Output(kind=output.kind, path=str(scratch_beside(output.path, "resampled")))
+                for output in job.outputs
+            ),
+            window=window_at(job.window, stack, self.seen.stack),
+        )
+
+        def tell(event: Event) -> None:
+            self.notify(replace(event, outputs=groups) if isinstance(event, PredictStarted) else event)
+
+        if all(t.has(index) for t in targets for index, *_ in chunks_of(stack, t.array, job.window)):
+            slices = len(slices_of(stack, job.window))
+            self.notify(PredictStarted(groups, slices, slices, "CPU"))
+            stopped = False
+        else:
+            parts, stopped = replace(self, job=inner, image=self.seen, notify=tell)._segment(ours=True)
+            stopped = stopped or _bring_back(targets, parts, self.seen.stack.out_axes, job.window, self.stop)
+        if not stopped:
+            for output in inner.outputs:
+                shutil.rmtree(output.path, ignore_errors=True)
+        return targets, stopped
+
+
+def load(job: PredictJob, spec: ModelSpec, arrays: dict[str, Any]) -> Any:
+    """Build a job's model in the precision that it is to compute in."""
+    from napari_unet.nn import backend
+    from napari_unet.nn.model import UNetModel
+    from napari_unet.nn.prediction import settle_precision
+
+    backend.prepare(settle_precision(job.config), seed=0)
+    return UNetModel.from_arrays(spec, arrays)
+
+
+def open_targets(
+    job: PredictJob, spec: ModelSpec, image: Image, chunk: tuple[int, int], *, ours: bool = False
+) -> tuple[list[Target], list[Target]]:
+    """Open a job's outputs, and what the network is to write.
+
+    Parameters
+    ----------
+    job : PredictJob
+        The job.
+    spec : ModelSpec
+        The model's card.
+    image : Image
+        What is segmented.
+    chunk : (cy, cx)
+        Pixels of a chunk of new results.
+    ours : bool
+        Whether they are scratch folders.
 
     Returns
     -------
-    bool
-        True if stopped before the end.
+    targets : list of Target
+        One for each output of the job.
+    network : list of Target
+        Those that the network writes, the one whose chunks are the journal last. They are the same, but for labels
+        of objects: these are made of probabilities, in a scratch folder where nobody asked for them.
     """
-    from napari_unet.nn.prediction import segment
+    from napari_unet.nn.outputs import output_layout
 
-    slices, tiles = len(slices_of(stack, window)), 0
+    def opened(output: Output, config: Any, ours: bool) -> Target:
+        layout = output_layout(spec, image.stack, output.kind, config)
+        return open_target(job, output, spec, image, layout, chunk, ours=ours)
 
-    def tell(event: Event) -> None:
-        nonlocal tiles
-        if isinstance(event, PredictStarted | TileDone):
-            tiles = event.total
-            event = replace(event, total=tiles + slices)
-        notify(event)
+    targets = [opened(output, job.config, ours) for output in job.outputs]
+    if spec.objects is None or all(target.kind != "labels" for target in targets):
+        return targets, targets
+    network = [target for target in targets if target.kind != "labels"]
+    if all(target.kind != "probabilities" for target in network):
+        labels = next(target for target in targets if target.kind == "labels")
+        scratch = Output(kind="probabilities", path=str(scratch_beside(labels.output.path, "probabilities")))
+        network.append(opened(scratch, job.config, True))
+    return targets, network
 
-    outputs = {"probabilities": probabilities}
-    if segment(
-        model, stack, config, outputs, chunk=chunk, window=window, is_done=tile_done, notify=tell, stop=stop
-    ):
-        return True
-    return decode_stack(
-        probabilities,
-        labels,
-        decoding_of(model.spec, config),
-        chunk=getattr(labels, "chunks", labels.shape)[-2:],
-        window=window,
-        is_done=slice_done,
-        tell=lambda done, _: notify(TileDone(tiles + done, tiles + slices, 0.0)),
-        stop=stop,
+
+def _smaller(job: PredictJob, attempt: Attempt, smallest: float, notify: Notify) -> PredictConfig:
+    """Return a job's settings, with smaller tiles where the run before died on larger ones."""
+    if attempt.died_with is None:
+        return job.config
+    half = max(smallest, attempt.died_with / 2)
+    notify(
+        Warned(
+            "The last run of this segmentation ended abruptly, most likely because memory ran out: "
+            f"it goes on with tiles of at most {half:.2g} megapixels."
+        )
     )
+    return job.config.replace(tile_megapixels=half)
 
 
-def _open_target(
-    job: PredictJob,
-    output: Output,
-    spec: ModelSpec,
-    image: Image,
-    chunk: tuple[int, int],
-    *,
-    ours: bool = False,
-) -> _Target:
-    """Open what an interrupted run of the same job left, or make a new result."""
-    from napari_unet.nn.prediction import output_layout
-
-    path = Path(output.path)
-    group = _group_of(path)
-    origin = _origin(job, output)
-    if group.exists() and _origin_of(group) == origin:
-        return _Target(output, group, open_result(group))
-    shape, axes, dtype = output_layout(spec, image.stack, output.kind, job.config)
-    height, width = shape[-2:]
-    classes = shape[:1] if axes.startswith("C") else ()
-    array = create_result(
-        group,
-        shape,
-        (*classes, *(1,) * (len(shape) - len(classes) - 2), min(chunk[0], height), min(chunk[1], width)),
-        dtype,
-        axes,
-        pixel_size=image.pixel_size,
-        unit=image.unit,
-        attributes={
-            "origin": origin,
-            "kind": output.kind,
-            "target": spec.target,
-            "classes": [c.model_dump() for c in spec.classes],
-        },
-        channel_names=[c.name for c in spec.classes] if classes else (),
-        overwrite=job.overwrite or ours or group != path,  # a scratch folder is ours alone
-    )
-    return _Target(output, group, array)
-
-
-def _group_of(path: Path) -> Path:
-    """Return the zarr that fills: the output itself, or a scratch folder beside a TIFF."""
-    return path if path.suffix == ".zarr" else path.with_name(f".{path.name}.zarr")
-
-
-def _check_outputs(job: PredictJob) -> None:
-    """Refuse, before anything is computed, what could not be written in the end."""
-    for output in job.outputs:
-        path = Path(output.path)
-        make_folder(path.parent)
-        if path != _group_of(path):
-            check_writable(path)
-            if path.exists() and not job.overwrite:
-                raise FileError(path, "exists already. Choose another name, or allow it to be overwritten.")
-
-
-def _origin_of(group: Path) -> str | None:
+@contextmanager
+def _zarr_errors(target: Target) -> Iterator[None]:
+    """Say in a sentence what the disk refused while a chunk was written; the chunks before it are kept."""
     try:
-        return result_attributes(group).get("origin")
-    except FileError:
-        return None  # not a result of ours: create_result says so, or replaces a scratch folder
+        yield
+    except OSError as error:
+        raise file_error(target.group, error) from error
 
 
-def _origin(job: PredictJob, output: Output) -> str:
-    """Return a digest of all that a result depends on, to tell whether a run can go on with it."""
-    config = job.config.model_dump(exclude={"tile_megapixels"})  # changes the tiles, not the answer
-    image = _identity(job.image.path)
-    content = [_identity(job.model), image, job.image.model_dump(), output.kind, job.window, config]
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
-
-
-def _identity(path: str) -> tuple[str, int, int]:
-    status = Path(path).stat()
-    return str(Path(path).absolute()), status.st_size, status.st_mtime_ns
+def _bring_back(
+    targets: Sequence[Target], parts: Sequence[Target], axes: str, window: Window | None, stop: Stop
+) -> bool:
+    """Write what was computed on another grid on the image's own; True if stopped."""
+    for target, part in zip(targets, parts, strict=True):
+        with _zarr_errors(target):
+            if bring_back(
+                part.array, axes, target.array, window,
+                nearest=target.kind == "labels", is_done=target.has, stop=stop,
+            ):  # fmt: skip
+                return True
+    return False
 
 
 def _check_window(job: PredictJob, stack: Stack) -> None:
@@ -377,21 +319,3 @@ def _check_window(job: PredictJob, stack: Stack) -> None:
                 f"The window ends at {end} along {axis}, but image {stack.name!r} has {size} there. "
                 "Give a window inside the image."
             )
-
-
-def _finish(target: _Target, image: Image, spec: ModelSpec) -> None:
-    """Turn a complete scratch zarr into the TIFF that was asked for."""
-    if not target.is_tiff:
-        return
-    has_classes = target.array.ndim > len(image.stack.out_shape)
-    write_tiff(
-        target.output.path,
-        target.array,
-        ("C" if has_classes else "") + image.stack.out_axes,
-        pixel_size=image.pixel_size,
-        unit=image.unit,
-        channel_names=[c.name for c in spec.classes] if has_classes else (),
-        name=target.output.kind,
-        labels=target.output.kind == "labels",
-    )
-    shutil.rmtree(target.group, ignore_errors=True)

@@ -9,9 +9,15 @@ from pathlib import Path
 
 import psutil
 
-__all__ = ["cores", "has_bfloat16", "memory"]
+__all__ = ["cores", "free_memory", "has_bfloat16", "memory"]
 
 _BFLOAT16 = {"avx512_bf16", "amx_bf16"}  # on others bfloat16 is emulated, and slower than float32
+
+_GROUPS = (
+    (Path("/sys/fs/cgroup"), "memory.max", "memory.current"),
+    (Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes", "memory.usage_in_bytes"),
+)
+"""Where Linux says what a container, or a job of a cluster, may use: control groups version 2 and 1."""
 
 
 def cores() -> int:
@@ -22,6 +28,18 @@ def cores() -> int:
 def memory() -> int:
     """Return the main memory in all, in bytes."""
     return int(psutil.virtual_memory().total)
+
+
+def free_memory() -> int:
+    """Return the memory that a program can still take, in bytes: the system's, or what its control group leaves it."""
+    free = int(psutil.virtual_memory().available)
+    for folder, limit, used in _GROUPS:
+        try:
+            left = int((folder / limit).read_text()) - int((folder / used).read_text())
+        except (OSError, ValueError):  # no such group, or "max": no limit
+            continue
+        free = min(free, max(left, 0))
+    return free
 
 
 def has_bfloat16() -> bool:

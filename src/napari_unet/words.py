@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-__all__ = ["count", "time_left"]
+__all__ = ["count", "duration", "time_left"]
 
 
 def time_left(seconds: float) -> str:
@@ -17,19 +17,25 @@ def time_left(seconds: float) -> str:
     """
     if not math.isfinite(seconds) or seconds < 0:
         return "time left not known yet"
+    about = "" if seconds < 10 else "about "
+    return f"{about}{duration(seconds)} left"
+
+
+def duration(seconds: float) -> str:
+    """Say how long something takes, roughly."""
     if seconds < 10:
-        return "a few seconds left"
+        return "a few seconds"
     if seconds < 55:
-        return f"about {10 * round(seconds / 10)} seconds left"
+        return f"{10 * round(seconds / 10)} seconds"
     if seconds < 90:
-        return "about a minute left"
+        return "a minute"
     minutes = round(seconds / 60)
     if minutes < 60:
-        return f"about {minutes} minutes left"
+        return f"{minutes} minutes"
     hours = round(seconds / 3600)
     if hours < 48:
-        return "about an hour left" if hours == 1 else f"about {hours} hours left"
-    return f"about {round(seconds / 86400)} days left"
+        return "an hour" if hours == 1 else f"{hours} hours"
+    return f"{round(seconds / 86400)} days"
 
 
 def count(number: int, noun: str) -> str:

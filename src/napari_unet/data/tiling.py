@@ -133,7 +133,13 @@ def chunk_shape(shape: tuple[int, int], halo: Halo, stride: int, max_pixels: int
 
 
 def plan(
-    shape: tuple[int, int], chunk: tuple[int, int], halo: Halo, stride: int, window: Window | None = None
+    shape: tuple[int, int],
+    chunk: tuple[int, int],
+    halo: Halo,
+    stride: int,
+    window: Window | None = None,
+    *,
+    one_shape: bool = False,
 ) -> list[Tile]:
     """List the tiles of an image, one for each chunk, row by row.
 
@@ -155,6 +161,8 @@ def plan(
         ``2**depth`` of the network.
     window : tuple of (start, stop), optional
         Region wanted, in y and in x; everything by default. It is cut at the image's border.
+    one_shape : bool
+        Let all reads have one shape, whatever more that computes: for a backend that compiles for each shape.
 
     Returns
     -------
@@ -175,7 +183,7 @@ def plan(
             )
     wanted = window or ((0, shape[0]), (0, shape[1]))
     rows, columns = (
-        _axis(size, length, halo, stride, span)
+        _axis(size, length, halo, stride, span, np.inf if one_shape else _EQUAL_READS)
         for size, length, span in zip(shape, chunk, wanted, strict=True)
     )
     return [
@@ -248,15 +256,15 @@ def _choices(size: int, halo: Halo, stride: int) -> _Choices:
 
 
 def _reads(
-    size: int, chunk: int, halo: Halo, stride: int
+    size: int, chunk: int, halo: Halo, stride: int, more: float = _EQUAL_READS
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Start and stop of the read of each chunk along one axis."""
+    """Start and stop of the read of each chunk along one axis, of one length if that costs at most the fraction `more`."""
     end = _up(size, stride)
     writes = np.arange(0, size, chunk, dtype=np.int64)
     start = np.maximum((writes - halo.before) // stride * stride, 0)
     stop = np.minimum(-(-(np.minimum(writes + chunk, size) + halo.after) // stride) * stride, end)
     longest = (stop - start).max()
-    if longest * len(writes) - (stop - start).sum() <= _EQUAL_READS * size:
+    if longest * len(writes) - (stop - start).sum() <= more * size:
         # Border reads grow inwards: outside the padded image there is nothing to read.
         start = np.minimum(start, end - longest)
         stop = start + longest
@@ -264,11 +272,11 @@ def _reads(
 
 
 def _axis(
-    size: int, chunk: int, halo: Halo, stride: int, window: tuple[int, int]
+    size: int, chunk: int, halo: Halo, stride: int, window: tuple[int, int], more: float
 ) -> list[tuple[slice, slice, slice]]:
     """Read, crop and write along one axis, of the chunks that meet the window."""
     parts = []
-    starts, stops = _reads(size, chunk, halo, stride)
+    starts, stops = _reads(size, chunk, halo, stride, more)
     for index, (start, stop) in enumerate(zip(starts.tolist(), stops.tolist(), strict=True)):
         low, high = index * chunk, min((index + 1) * chunk, size)
         if max(low, window[0]) < min(high, window[1]):

@@ -23,7 +23,15 @@ from typing import BinaryIO
 
 from napari_unet.errors import FileError
 
-__all__ = ["check_writable", "file_error", "make_folder", "read_text", "remove_leftovers", "write_atomically"]
+__all__ = [
+    "check_writable",
+    "file_error",
+    "make_folder",
+    "read_text",
+    "remove_leftovers",
+    "write_atomically",
+    "write_text",
+]
 
 _LEFTOVER = re.compile(r"\..*\.[0-9a-f]{12}\.part", re.DOTALL)
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -173,6 +181,18 @@ def read_text(path: str | PathLike[str]) -> str:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise FileError(path, "is not text in UTF-8; choose another file.") from None
+
+
+def write_text(path: str | PathLike[str], text: str) -> None:
+    """Write a text file in UTF-8, whole or not at all.
+
+    Raises
+    ------
+    FileError
+        As `write_atomically`.
+    """
+    content = text.encode()
+    write_atomically(path, lambda file: file.write(content), needed=len(content))
 
 
 def remove_leftovers(folder: str | PathLike[str]) -> int:

@@ -83,8 +83,13 @@ class Lock:
         self.path = path
         self._content: bytes | None = None
 
-    def acquire(self) -> None:
+    def acquire(self) -> bool:
         """Take the lock.
+
+        Returns
+        -------
+        bool
+            True if it was taken over from a process that died without giving it back.
 
         Raises
         ------
@@ -93,11 +98,12 @@ class Lock:
             file cannot be written.
         """
         content = json.dumps(asdict(Holder.this_process())).encode()
+        died = False
         with _one_at_a_time(self.path.parent):
             for _ in range(_ATTEMPTS):
                 if self._create(content):
                     self._content = content
-                    return
+                    return died
                 found = self._read()
                 if found is None:
                     continue
@@ -105,6 +111,7 @@ class Lock:
                 if holder is not None and holder.is_alive():
                     raise FileError(self.path.parent, self._in_use(holder))
                 self._remove(found)
+                died = True
         raise FileError(self.path.parent, "is being taken by several processes at once; try again.")
 
     def release(self) -> None:

@@ -42,6 +42,7 @@ __all__ = [
     "chunk_done",
     "count_zarr_series",
     "create_result",
+    "create_scratch",
     "is_zarr",
     "open_result",
     "open_zarr",
@@ -53,6 +54,7 @@ _KIND = "a zarr"
 _MARKS = ("zarr.json", ".zarray", ".zgroup")
 _OWN = "napari-unet"
 _MOST_CHUNKS = 20_000
+_SCRATCH_SIDE = 1024
 
 
 def is_zarr(path: str | PathLike[str]) -> bool:
@@ -278,6 +280,28 @@ def create_result(
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return open_result(path)
+
+
+def create_scratch(path: str | PathLike[str], shape: Sequence[int], dtype: npt.DTypeLike) -> zarr.Array[Any]:
+    """Make an array on disk for intermediate results; the caller removes the folder.
+
+    Raises
+    ------
+    FileError
+        If the disk refuses.
+    """
+    *slices, height, width = (max(1, int(size)) for size in shape)
+    try:
+        return zarr.create_array(
+            LocalStore(Path(path)),
+            shape=tuple(map(int, shape)),
+            chunks=(*(1 for _ in slices), min(height, _SCRATCH_SIDE), min(width, _SCRATCH_SIDE)),
+            dtype=np.dtype(dtype),
+            fill_value=0,
+            overwrite=True,
+        )
+    except OSError as error:
+        raise file_error(path, error) from error
 
 
 def _check_free(target: Path, overwrite: bool) -> None:

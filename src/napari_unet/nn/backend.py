@@ -24,9 +24,12 @@ import numpy.typing as npt
 from napari_unet.errors import BackendError
 
 __all__ = [
+    "Computation",
     "Forward",
     "Precision",
+    "as_array",
     "compile_ahead",
+    "compiled",
     "device_name",
     "load_keras",
     "memory_errors",
@@ -41,6 +44,9 @@ Precision = Literal["float32", "bfloat16"]
 
 Forward = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]
 """(B, Y, X, C) pixels, normalised, to (B, Y, X, L) outputs."""
+
+Computation = Callable[..., list[Any]]
+"""Arrays or tensors, one for each input of a network, to tensors, one for each output."""
 
 # Drivers of Mesa, which carry LLVM as TensorFlow does; both in one process end in a crash.
 _MESA = re.compile(r"/(libgallium[^/]*\.so|[^/]+_dri\.so)")
@@ -159,11 +165,38 @@ def compile_ahead() -> bool:
     return bool(load_keras().backend.backend() == "jax")
 
 
-def traced(network: Any) -> Forward:
+def compiled(network: Any) -> Computation:
     """Make a fast function of a network in inference mode.
 
-    It is traced once, for all sizes, and follows the network's weights when they change.
-    `model.predict` costs more: a fixed time for each call, and eager bookkeeping.
+    With TensorFlow it is traced once, for all sizes; JAX compiles it for each size. It follows the network's weights
+    when they change. `model.predict` costs more: a fixed time for each call, and eager bookkeeping.
+
+    Parameters
+    ----------
+    network : keras.Model
+        With one input or several, one output or several.
+
+    Returns
+    -------
+    callable
+        From an array, or a tensor of the backend, for each input, to a list of tensors.
+    """
+    match load_keras().backend.backend():
+        case "tensorflow":
+            return _compiled_tensorflow(network)
+        case "jax":
+            return _compiled_jax(network)
+        case _:
+            return _compiled_torch(network)
+
+
+def as_array(tensor: Any) -> npt.NDArray[Any]:
+    """Bring a tensor of the backend to numpy; it waits until it is computed."""
+    return np.asarray(load_keras().ops.convert_to_numpy(tensor))
+
+
+def traced(network: Any) -> Forward:
+    """Make a fast function, from array to array, of a network with one input and one output.
 
     Parameters
     ----------
@@ -176,13 +209,8 @@ def traced(network: Any) -> Forward:
         From a float32 array (B, Y, X, C) to a float32 array (B, Y, X, L). Y and X are multiples
         of the network's stride.
     """
-    match load_keras().backend.backend():
-        case "tensorflow":
-            return _traced_tensorflow(network)
-        case "jax":
-            return _traced_jax(network)
-        case _:
-            return _traced_torch(network)
+    compute = compiled(network)
+    return lambda pixels: np.asarray(as_array(compute(pixels)[0]), np.float32)
 
 
 def total(parts: Sequence[Any]) -> Any:
@@ -283,37 +311,47 @@ def _prepare_tensorflow() -> None:
             tf.config.experimental.set_memory_growth(gpu, True)
 
 
-def _traced_tensorflow(network: Any) -> Forward:
+def _compiled_tensorflow(network: Any) -> Computation:
     import tensorflow as tf
 
-    signature = tf.TensorSpec((None, None, None, network.input_shape[-1]), tf.float32)
+    signature = [tf.TensorSpec([None, *tensor.shape[1:]], tensor.dtype) for tensor in network.inputs]
     function = tf.function(
-        lambda pixels: network(pixels, training=False), input_signature=[signature], autograph=False
+        lambda *inputs: network(_one_or_all(inputs), training=False),
+        input_signature=signature,
+        autograph=False,
     )
-    return lambda pixels: np.asarray(function(pixels).numpy(), np.float32)
+    return lambda *inputs: _listed(function(*inputs))
 
 
-def _traced_jax(network: Any) -> Forward:
+def _compiled_jax(network: Any) -> Computation:
     import jax
 
     @jax.jit
-    def function(trainable: Any, other: Any, pixels: Any) -> Any:
-        return network.stateless_call(trainable, other, pixels, training=False)[0]
+    def function(trainable: Any, other: Any, inputs: Any) -> Any:
+        return network.stateless_call(trainable, other, _one_or_all(inputs), training=False)[0]
 
-    def forward(pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    def compute(*inputs: Any) -> list[Any]:
         trainable = [variable.value for variable in network.trainable_variables]
         other = [variable.value for variable in network.non_trainable_variables]
-        return np.asarray(function(trainable, other, pixels), np.float32)
+        return _listed(function(trainable, other, inputs))
 
-    return forward
+    return compute
 
 
-def _traced_torch(network: Any) -> Forward:
-    import keras
+def _compiled_torch(network: Any) -> Computation:
     import torch
 
-    def forward(pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    def compute(*inputs: Any) -> list[Any]:
         with torch.inference_mode():
-            return np.asarray(keras.ops.convert_to_numpy(network(pixels, training=False)), np.float32)
+            return _listed(network(_one_or_all(inputs), training=False))
 
-    return forward
+    return compute
+
+
+def _one_or_all(inputs: Sequence[Any]) -> Any:
+    """Return inputs as Keras takes them: one by itself, several as a list."""
+    return inputs[0] if len(inputs) == 1 else list(inputs)
+
+
+def _listed(outputs: Any) -> list[Any]:
+    return list(outputs) if isinstance(outputs, list | tuple) else [outputs]

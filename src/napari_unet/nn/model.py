@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,15 @@ if TYPE_CHECKING:
 else:
     keras = backend.load_keras()
 
-__all__ = ["Arrays", "UNetModel", "all_finite", "check_arrays", "read_weights", "write_weights"]
+__all__ = [
+    "Arrays",
+    "UNetModel",
+    "all_finite",
+    "check_arrays",
+    "read_weights",
+    "with_probabilities",
+    "write_weights",
+]
 
 Arrays = dict[str, npt.NDArray[np.float32]]
 """Weights by name, such as ``"LAYER/kernel"``, as in `napari_unet.spec.weight_shapes`."""
@@ -68,26 +76,42 @@ class UNetModel:
         return read_weights(self.network)
 
     @cached_property
-    def probabilities(self) -> backend.Forward:
-        """The network as a fast function from pixels to probabilities, made at the first use.
+    def prediction_network(self) -> keras.Model:
+        """The network rewritten for prediction (`napari_unet.nn.rewrite`), from normalised pixels to probabilities.
 
-        From normalised pixels (B, Y, X, C), with Y and X multiples of the stride, to
-        probabilities (B, Y, X, L) of the higher value (L = 1) or of each class. It computes what `network`
-        does with less work (`napari_unet.nn.rewrite`), from the weights of that moment.
+        From (B, Y, X, C), with Y and X multiples of the stride, to (B, Y, X, L): of the higher value (L = 1) or of each
+        class. It keeps the weights of the moment in which it was made.
         """
-        network = for_prediction(self.network)
-        kind = "sigmoid" if self.spec.network.logits == 1 else "softmax"
-        # Within the traced function, where it costs least.
-        layer = keras.layers.Activation(kind, dtype="float32", name="probability")
-        return backend.traced(keras.Model(network.input, layer(network.output), name="unet_probability"))
+        return with_probabilities(for_prediction(self.network))
+
+    @cached_property
+    def probabilities(self) -> backend.Forward:
+        """`prediction_network` as a fast function, made at the first use."""
+        return backend.traced(self.prediction_network)
+
+    @cached_property
+    def made(self) -> dict[Hashable, Any]:
+        """What was made of this network to predict with, by what it is for: tracing anew would take seconds."""
+        return {}
 
     def in_precision(self, precision: backend.Precision) -> UNetModel:
         """Return this model as one that computes in `precision`; itself if it does already."""
         compute = self.network.get_layer("bottom_conv0").compute_dtype
         if compute == precision:
             return self
-        with backend.policy(precision):
-            return UNetModel.from_arrays(self.spec, self.arrays())
+        if precision not in self.made:
+            with backend.policy(precision):
+                self.made[precision] = UNetModel.from_arrays(self.spec, self.arrays())
+        model: UNetModel = self.made[precision]
+        return model
+
+
+def with_probabilities(network: keras.Model) -> keras.Model:
+    """Return a network from the same inputs to probabilities instead of logits."""
+    kind = "sigmoid" if network.output.shape[-1] == 1 else "softmax"
+    # Within the compiled function, where it costs least.
+    layer = keras.layers.Activation(kind, dtype="float32", name="probability")
+    return keras.Model(network.input, layer(network.output), name=f"{network.name}_probability")
 
 
 def check_arrays(spec: ModelSpec, arrays: Mapping[str, npt.NDArray[Any]]) -> None:

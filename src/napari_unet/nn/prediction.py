@@ -6,101 +6,42 @@ One chunk of the output is the unit of work, of writing and of resuming.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from itertools import product
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from time import perf_counter
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from napari_unet.config import PredictConfig
 from napari_unet.data.axes import Stack
-from napari_unet.data.decoding import IDS
-from napari_unet.data.labels import ClassMap
 from napari_unet.data.normalize import Range, survey
-from napari_unet.data.tiling import Halo, Tile, chunk_shape, plan, read_tile
+from napari_unet.data.tiling import Tile, read_tile
 from napari_unet.errors import ModelError
-from napari_unet.events import Notify, PredictStarted, Stop, TileDone, Warned, ignore_events, never_stop
+from napari_unet.events import (
+    Noted,
+    Notify,
+    PredictStarted,
+    Stop,
+    TileDone,
+    Warned,
+    ignore_events,
+    never_stop,
+)
 from napari_unet.nn import backend
+from napari_unet.nn.engine import SAMPLED, Engine, needed_halo
+from napari_unet.nn.estimate import Estimate, estimate
+from napari_unet.nn.machine import this_computer
 from napari_unet.nn.model import UNetModel
-from napari_unet.nn.network import halo
+from napari_unet.nn.outputs import Output, Window, Writer
+from napari_unet.nn.plan import Plan, Work, best_chunk, bytes_per_pixel, largest_tile, pixels_of
 from napari_unet.spec import ModelSpec
 
-__all__ = ["Layout", "Output", "Window", "best_chunk", "compute_tile", "output_layout", "segment"]
+__all__ = ["compute_tile", "foresee", "make_plan", "measure_range", "segment", "settle_precision"]
 
-_TILE_BYTES = 2e9
-
-_BYTES_PER_PIXEL = {"float32": 17, "bfloat16": 11}
-"""Memory of a pass, per pixel and filter of the first module: 261 and 165 bytes were measured at 16 filters."""
-
-Window = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
-"""(start, stop) in slices, y and x: the part to segment."""
-
-
-class Output(Protocol):
-    """What results are written to: a numpy or zarr array."""
-
-    def __setitem__(self, key: Any, value: Any, /) -> None:
-        """Write a block."""
-        ...
-
-
-class Layout(NamedTuple):
-    """How an output lies in memory.
-
-    Parameters
-    ----------
-    shape : tuple of int
-        (T, Z, Y, X) as far as the image has these axes; C first with more than one map.
-    axes : str
-        Their letters.
-    dtype : numpy.dtype
-        Of the pixels.
-    """
-
-    shape: tuple[int, ...]
-    axes: str
-    dtype: np.dtype[Any]
-
-
-def output_layout(spec: ModelSpec, stack: Stack, kind: str, config: PredictConfig | None = None) -> Layout:
-    """Say how an output of `segment` lies in memory.
-
-    Parameters
-    ----------
-    spec : ModelSpec
-        The model's card.
-    stack : Stack
-        The image.
-    kind : {"labels", "probabilities"}
-        Labels hold the painted value of each pixel's class, in the smallest unsigned type; or the object
-        of each pixel (`napari_unet.data.decoding.IDS`) where the model knows objects.
-        Probabilities hold one map for two classes (of the higher value), else one map a class,
-        in the order of ``spec.classes``.
-    config : PredictConfig, optional
-        Says the type of probabilities.
-
-    Returns
-    -------
-    Layout
-        Shape, axes and dtype.
-    """
-    if kind == "labels":
-        dtype = IDS if spec.objects else _class_map(spec).decode(np.zeros(1, np.uint8)).dtype
-        return Layout(stack.out_shape, stack.out_axes, dtype)
-    dtype = np.dtype((config or PredictConfig()).probability_type)
-    if spec.network.logits == 1:
-        return Layout(stack.out_shape, stack.out_axes, dtype)
-    return Layout((spec.network.classes, *stack.out_shape), "C" + stack.out_axes, dtype)
-
-
-def best_chunk(model: UNetModel, stack: Stack, config: PredictConfig | None = None) -> tuple[int, int]:
-    """Return the chunk (cy, cx), in pixels, that is computed fastest within the largest tile allowed."""
-    config = config or PredictConfig()
-    stride = model.spec.network.stride
-    return chunk_shape(_size(stack), halo(model.network), stride, _max_pixels(config, model.spec))
+Answers = dict[str, npt.NDArray[Any]]
 
 
 def segment(
@@ -111,14 +52,15 @@ def segment(
     *,
     chunk: tuple[int, int] | None = None,
     window: Window | None = None,
+    pixel_range: Range | None = None,
     is_done: Callable[[tuple[int, ...]], bool] | None = None,
     notify: Notify = ignore_events,
     stop: Stop = never_stop,
 ) -> bool:
     """Segment an image into `outputs`.
 
-    Emits `PredictStarted` (its `outputs` are for the caller to fill in), `Warned`, and a
-    `TileDone` for each chunk.
+    Emits `PredictStarted` (its `outputs` are for the caller to fill in), `Warned`, `Noted` with what the run is
+    expected to take, and a `TileDone` for each chunk.
 
     Parameters
     ----------
@@ -129,14 +71,16 @@ def segment(
     config : PredictConfig
         Settings.
     outputs : mapping of str to array
-        ``"labels"`` and ``"probabilities"``, or one of them, laid out as `output_layout` says and
-        full of zeros. Each chunk is written once, whole, in the order of the mapping:
+        One or several of ``"labels"``, ``"probabilities"``, ``"entropy"`` and ``"uncertainty"``, laid out as
+        `output_layout` says and full of zeros. Each chunk is written once, whole, in the order of the mapping:
         the last output's chunk is the sign that all are there.
     chunk : (cy, cx), optional
         Pixels of a chunk, multiples of the network's stride or at least the image's size; by
-        default `best_chunk`. A chunk larger than the largest tile is assembled from tiles.
+        default as `make_plan` finds best. A chunk larger than the largest tile is assembled from tiles.
     window : tuple of (start, stop), optional
         Part to segment, in slices, y and x. The rest stays 0.
+    pixel_range : Range, optional
+        Black and white of each channel, where they have been measured already.
     is_done : callable, optional
         Asked for each chunk, by its index (slice indices, chunk row, chunk column), whether an
         earlier run has written it.
@@ -159,26 +103,77 @@ def segment(
     _check_channels(model.spec, stack)
     if model.spec.objects and "labels" in outputs:
         raise ModelError("Objects are made of the probabilities of whole slices: compute these first.")
-    plan_ = _Plan.of(model, stack, config, chunk, window)
-    todo = [work for work in plan_.works() if is_done is None or not is_done(work.index)]
-    total = sum(1 for _ in plan_.works())
+    plan = make_plan(model, stack, config, tuple(outputs), chunk, window)
+    todo = [work for work in plan.works() if is_done is None or not is_done(work.index)]
+    total = len(plan.slices) * len(plan.tiles)
     notify(PredictStarted({}, total - len(todo), total, backend.device_name()))
     if not todo:
         return False
-    pixel_range = _pixel_range(model.spec, stack, config, notify, stop)
+    pixel_range = pixel_range or measure_range(model.spec, stack, config, notify, stop)
     if stop():
         return True
-    forward = model.in_precision(config.precision).probabilities
-    write = _Writer(model.spec, stack, config, outputs, window)
-    started = perf_counter()
-    for done, work in enumerate(todo, 1):
-        block = _compute(plan_, forward, stack, work, pixel_range, stop)
-        if block is None:
-            return True
-        write(work, block)
-        left = (perf_counter() - started) / done * (len(todo) - done)
-        notify(TileDone(total - len(todo) + done, total, left))
-    return False
+    engine = _engine(model, stack, config, tuple(outputs), pixel_range)
+    notify(
+        Noted(estimate(plan, engine, stack, len(todo), _pixel_bytes(model.spec, config, outputs)).sentence)
+    )
+    write = Writer(plan, model.spec, outputs, window)
+    return _Run(plan, engine, stack, write, total, notify, stop).do(todo)
+
+
+def foresee(
+    model: UNetModel, stack: Stack, config: PredictConfig, kinds: Sequence[str], window: Window | None
+) -> Estimate:
+    """Say what segmenting an image would take, without doing it.
+
+    Parameters
+    ----------
+    model, stack, config, window
+        As for `segment`.
+    kinds : sequence of str
+        Outputs.
+
+    Returns
+    -------
+    Estimate
+        Memory, time and tiles.
+
+    Raises
+    ------
+    ModelError
+        If the image has other channels than the model reads.
+    """
+    _check_channels(model.spec, stack)
+    plan = make_plan(model, stack, config, kinds, None, window)
+    channels = stack.shape[3]
+    engine = _engine(model, stack, config, kinds, Range((0.0,) * channels, (1.0,) * channels))
+    todo = len(plan.slices) * len(plan.tiles)
+    return estimate(plan, engine, stack, todo, _pixel_bytes(model.spec, config, kinds), always=True)
+
+
+def make_plan(
+    model: UNetModel,
+    stack: Stack,
+    config: PredictConfig,
+    kinds: Sequence[str],
+    chunk: tuple[int, int] | None = None,
+    window: Window | None = None,
+) -> Plan:
+    """Plan how an image is segmented; parameters as for `segment`, `kinds` being those of the outputs.
+
+    Raises
+    ------
+    ConfigError
+        If the largest tile allowed is too small for the network.
+    """
+    reach, stride = needed_halo(model.network, config), model.spec.network.stride
+    largest = largest_tile(
+        config, model.spec, settle_precision(config), reach, several_passes=SAMPLED in kinds
+    )
+    # Asked for even when the chunk is given: it refuses a tile limit that no chunk can keep.
+    best = best_chunk(stack, reach, stride, largest)
+    slices, sides = (window[0], window[1:]) if window else (None, None)
+    one_shape = backend.compile_ahead() or backend.device_name() != "CPU"
+    return Plan.of(stack, chunk or best, reach, stride, largest, slices, sides, one_shape=one_shape)
 
 
 def compute_tile(
@@ -190,153 +185,156 @@ def compute_tile(
     return computed
 
 
-@dataclass(frozen=True)
-class _Work:
-    """One chunk of one slice."""
+class _Run:
+    """Computes chunks and writes them.
 
-    n: int
-    index: tuple[int, ...]  # slice indices, chunk row, chunk column
-    tile: Tile
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """What to compute, in which order."""
-
-    size: tuple[int, int]
-    slice_shape: tuple[int, ...]
-    slices: range
-    chunk: tuple[int, int]
-    tiles: list[Tile]
-    halo: Halo
-    stride: int
-    max_pixels: int
-
-    @classmethod
-    def of(
-        cls,
-        model: UNetModel,
-        stack: Stack,
-        config: PredictConfig,
-        chunk: tuple[int, int] | None,
-        window: Window | None,
-    ) -> _Plan:
-        size, count = _size(stack), stack.shape[0]
-        reach, stride = halo(model.network), model.spec.network.stride
-        # Asked for even when the chunk is given: it refuses a tile limit that no chunk can keep.
-        largest = _max_pixels(config, model.spec)
-        best = chunk_shape(size, reach, stride, largest)
-        chunk = chunk or best
-        first, last = window[0] if window else (0, count)
-        tiles = plan(size, chunk, reach, stride, window[1:] if window else None)
-        return cls(
-            size, stack.slice_shape, range(first, min(last, count)), chunk, tiles, reach, stride,
-            largest,
-        )  # fmt: skip
-
-    def works(self) -> Iterator[_Work]:
-        """List the chunks, slice by slice."""
-        for n, tile in product(self.slices, self.tiles):
-            row, column = (
-                write.start // length for write, length in zip(tile.write, self.chunk, strict=True)
-            )
-            yield _Work(n, (*_slice_index(n, self.slice_shape), row, column), tile)
-
-    def tiles_of(self, tile: Tile) -> list[Tile]:
-        """Cut the tile of a chunk into tiles that keep the limit; usually it does."""
-        if _pixels(tile) <= self.max_pixels:
-            return [tile]
-        window = tuple((side.start, side.stop) for side in tile.write)
-        sides = list(self.chunk)
-        while True:
-            longer = int(sides[1] >= sides[0])
-            # Halved, so that the parts meet the borders of the chunk; rounded up to the stride.
-            sides[longer] = -(-sides[longer] // (2 * self.stride)) * self.stride
-            parts = plan(self.size, (sides[0], sides[1]), self.halo, self.stride, (window[0], window[1]))
-            if max(map(_pixels, parts)) <= self.max_pixels or sides == [self.stride, self.stride]:
-                return [_cut(part, tile) for part in parts]
-
-
-def _compute(
-    plan_: _Plan, forward: backend.Forward, stack: Stack, work: _Work, pixel_range: Range, stop: Stop
-) -> npt.NDArray[np.float32] | None:
-    """Probabilities (y, x, L) of a chunk; None if stopped."""
-    tiles = plan_.tiles_of(work.tile)
-    block: npt.NDArray[np.float32] | None = None
-    top, left = (side.start for side in work.tile.write)
-    for tile in tiles:
-        if stop():
-            return None
-        part = compute_tile(forward, stack, work.n, tile, plan_.stride, pixel_range)
-        if len(tiles) == 1:
-            return part
-        if block is None:
-            size = (side.stop - side.start for side in work.tile.write)
-            block = np.empty((*size, part.shape[-1]), np.float32)
-        y, x = tile.write
-        block[y.start - top : y.stop - top, x.start - left : x.stop - left] = part
-    return block
-
-
-class _Writer:
-    """Turns probabilities into the outputs asked for."""
+    On an accelerator, the next tile is read and the last chunk written while a tile is computed; a processor has no time left over.
+    """
 
     def __init__(
         self,
-        spec: ModelSpec,
+        plan: Plan,
+        engine: Engine,
         stack: Stack,
-        config: PredictConfig,
-        outputs: Mapping[str, Output],
-        window: Window | None,
+        write: Writer,
+        total: int,
+        notify: Notify,
+        stop: Stop,
     ) -> None:
-        self._outputs = outputs
-        self._classes = _class_map(spec)
-        self._threshold = spec.threshold if config.threshold is None else config.threshold
-        self._bytes = config.probability_type == "uint8"
-        self._slice_shape = stack.slice_shape
-        self._window = window
+        self._plan, self._engine, self._stack, self._write = plan, engine, stack, write
+        self._total, self._notify, self._stop = total, notify, stop
+        self._largest = plan.largest
+        self._ahead = int(backend.device_name() != "CPU")
+        self._writing: deque[Future[None]] = deque()
 
-    def __call__(self, work: _Work, probabilities: npt.NDArray[np.float32]) -> None:
-        where = (*_slice_index(work.n, self._slice_shape), *work.tile.write)
-        inside = None if self._window is None else _inside(work.tile, self._window)
-        for kind, output in self._outputs.items():
-            # The class axis first, where there is one.
-            key = where if kind == "labels" or probabilities.shape[-1] == 1 else (slice(None), *where)
-            block = self._labels(probabilities) if kind == "labels" else self._maps(probabilities)
-            output[key] = block if inside is None else np.where(inside, block, block.dtype.type(0))
+    def do(self, todo: Sequence[Work]) -> bool:
+        """Compute `todo`; return True if stopped before the end."""
+        self._left, self._begun, self._count = len(todo), perf_counter(), len(todo)
+        with _threads(self._ahead) as reader, _threads(self._ahead) as writer:
+            found: list[tuple[Tile, Answers]] = []
+            for (work, tile, last), pixels in self._read(todo, reader):
+                if self._stop():
+                    self._settle(0)
+                    return True
+                found.append((tile, self._answers(work.n, tile, pixels)))
+                if last:
+                    self._writing.append(writer.submit(self._write, work, _assembled(work.tile, found)))
+                    self._settle(self._ahead)
+                    found = []
+            self._settle(0)
+        return False
 
-    def _labels(self, probabilities: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
-        if probabilities.shape[-1] == 1:
-            return self._classes.decode((probabilities[..., 0] >= self._threshold).astype(np.uint8))
-        return self._classes.decode(probabilities.argmax(-1))
+    def _parts(self, todo: Iterable[Work]) -> Iterator[tuple[Work, Tile, bool]]:
+        """List the tiles of each chunk; the flag says which is the last of its chunk."""
+        for work in todo:
+            *others, last = self._plan.tiles_of(work.tile, self._largest)
+            yield from ((work, tile, False) for tile in others)
+            yield work, last, True
 
-    def _maps(self, probabilities: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
-        maps = probabilities[..., 0] if probabilities.shape[-1] == 1 else np.moveaxis(probabilities, -1, 0)
-        return np.rint(maps * 255).astype(np.uint8) if self._bytes else maps
+    def _read(self, todo: Iterable[Work], reader: Executor) -> Iterator[tuple[tuple[Work, Tile, bool], Any]]:
+        reading: deque[tuple[tuple[Work, Tile, bool], Future[Any]]] = deque()
+        for part in self._parts(todo):
+            reading.append((part, reader.submit(self._load, part[0].n, part[1])))
+            if len(reading) > self._ahead:
+                done, pixels = reading.popleft()
+                yield done, pixels.result()
+        for done, pixels in reading:
+            yield done, pixels.result()
+
+    def _load(self, n: int, tile: Tile) -> npt.NDArray[Any]:
+        return read_tile(self._stack, n, tile, self._plan.stride)
+
+    def _answers(self, n: int, tile: Tile, pixels: npt.NDArray[Any]) -> Answers:
+        try:
+            with backend.memory_errors():
+                return self._engine(pixels, n, tile)
+        except MemoryError:
+            parts = self._smaller(tile)
+        return _assembled(tile, [(part, self._answers(n, part, self._load(n, part))) for part in parts])
+
+    def _smaller(self, tile: Tile) -> list[Tile]:
+        """Cut a tile that memory was not there for."""
+        half = pixels_of(tile) // 2
+        parts = self._plan.tiles_of(tile, half)
+        if max(map(pixels_of, parts)) >= pixels_of(tile):
+            raise MemoryError("There is not enough memory for the smallest tile.")
+        if half < self._largest:
+            self._largest = half
+            self._notify(
+                Warned(f"Memory ran out, so tiles have at most {half / 1e6:.2g} megapixels from now on.")
+            )
+        return parts
+
+    def _settle(self, most: int) -> None:
+        """Wait until at most that many chunks are still being written, and tell of those that are done."""
+        while len(self._writing) > most:
+            self._writing.popleft().result()
+            self._left -= 1
+            done = self._count - self._left
+            left = (perf_counter() - self._begun) / done * self._left
+            self._notify(TileDone(self._total - self._left, self._total, left))
 
 
-def _inside(tile: Tile, window: Window) -> npt.NDArray[np.bool_]:
-    """Which pixels (y, x) of a tile's write lie in the window."""
-    y, x = (
-        (np.arange(side.start, side.stop) >= start) & (np.arange(side.start, side.stop) < stop)
-        for side, (start, stop) in zip(tile.write, window[1:], strict=True)
-    )
-    return y[:, None] & x
+class _AtOnce(Executor):
+    """Does what it is asked for before it returns."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        future.set_result(fn(*args, **kwargs))
+        return future
 
 
-def _cut(part: Tile, whole: Tile) -> Tile:
-    """Keep of `part` what lies in the chunk of `whole`."""
-    sides = []
-    for crop, write, limit in zip(part.crop, part.write, whole.write, strict=True):
-        low, high = max(write.start, limit.start), min(write.stop, limit.stop)
-        shift = crop.start - write.start
-        sides.append((slice(low + shift, high + shift), slice(low, high)))
-    (crop_y, write_y), (crop_x, write_x) = sides
-    return Tile(part.read, (crop_y, crop_x), (write_y, write_x))
+def _threads(count: int) -> Executor:
+    return ThreadPoolExecutor(count) if count else _AtOnce()
 
 
-def _pixel_range(spec: ModelSpec, stack: Stack, config: PredictConfig, notify: Notify, stop: Stop) -> Range:
-    """Black and white of each channel, from the whole image or as the training images had them."""
+def _assembled(whole: Tile, parts: Sequence[tuple[Tile, Answers]]) -> Answers:
+    """Put the answers for a chunk together."""
+    if len(parts) == 1:
+        return parts[0][1]
+    top, left = (side.start for side in whole.write)
+    size = tuple(side.stop - side.start for side in whole.write)
+    blocks = {
+        kind: np.empty((*size, *answer.shape[2:]), answer.dtype) for kind, answer in parts[0][1].items()
+    }
+    for tile, answers in parts:
+        y, x = tile.write
+        for kind, answer in answers.items():
+            blocks[kind][y.start - top : y.stop - top, x.start - left : x.stop - left] = answer
+    return blocks
+
+
+def _engine(
+    model: UNetModel, stack: Stack, config: PredictConfig, kinds: Sequence[str], pixel_range: Range
+) -> Engine:
+    return Engine(model.in_precision(settle_precision(config)), config, kinds, pixel_range, stack.dtype)
+
+
+def settle_precision(config: PredictConfig) -> backend.Precision:
+    """Return the precision to compute in: as asked, or what this computer is fast in."""
+    if config.precision != "auto":
+        return config.precision
+    return "bfloat16" if this_computer().bfloat16 else "float32"
+
+
+def _pixel_bytes(spec: ModelSpec, config: PredictConfig, kinds: Iterable[str]) -> float:
+    return bytes_per_pixel(spec, settle_precision(config), several_passes=SAMPLED in kinds)
+
+
+def measure_range(
+    spec: ModelSpec,
+    stack: Stack,
+    config: PredictConfig,
+    notify: Notify = ignore_events,
+    stop: Stop = never_stop,
+) -> Range:
+    """Return black and white of each channel, from the whole image or as the training images had them.
+
+    Raises
+    ------
+    ModelError
+        If they are to be those of the training images, and the model does not know them.
+    """
     given = spec.normalization
     if config.normalize == "model":
         if not given.low or not given.high:
@@ -372,27 +370,3 @@ def _check_channels(spec: ModelSpec, stack: Stack) -> None:
         f"Model {spec.name!r} reads {wanted} channel{'s' * (wanted > 1)}, but image {stack.name!r} has {found} "
         f"(axes {stack.axes}): {way_out}, or use a model trained on images like this."
     )
-
-
-def _class_map(spec: ModelSpec) -> ClassMap:
-    return ClassMap(tuple(c.value for c in spec.classes), "background")
-
-
-def _slice_index(n: int, slice_shape: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(int(i) for i in np.unravel_index(n, slice_shape)) if slice_shape else ()
-
-
-def _size(stack: Stack) -> tuple[int, int]:
-    return int(stack.shape[1]), int(stack.shape[2])
-
-
-def _max_pixels(config: PredictConfig, spec: ModelSpec) -> int:
-    """Pixels of the largest tile: as asked, or as many as the network computes in 2 GB."""
-    if config.tile_megapixels is not None:
-        return int(config.tile_megapixels * 1e6)
-    return int(_TILE_BYTES / (_BYTES_PER_PIXEL[config.precision] * spec.network.filters))
-
-
-def _pixels(tile: Tile) -> int:
-    y, x = tile.read
-    return int((y.stop - y.start) * (x.stop - x.start))

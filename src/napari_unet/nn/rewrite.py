@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 else:
     keras = backend.load_keras()
 
-__all__ = ["for_prediction"]
+__all__ = ["for_prediction", "halves"]
 
 Float32 = npt.NDArray[np.float32]
 
@@ -47,10 +47,36 @@ def for_prediction(network: keras.Model) -> keras.Model:
         From the same input to the same logits, up to rounding. Layers that are not rewritten are shared with
         `network`; the others hold copies of its weights and don't follow when these change.
     """
-    rewriting = _Rewriting(network)
-    for layer in network.layers:
-        rewriting.add(layer)
+    rewriting = _Rewriting.of(network)
     return keras.Model(rewriting.input, rewriting.plain(network.output), name=f"{network.name}_prediction")
+
+
+def halves(network: keras.Model) -> tuple[keras.Model, keras.Model]:
+    """Rewrite a network as `for_prediction` does, cut at the dropout of its bottleneck.
+
+    Parameters
+    ----------
+    network : keras.Model
+        Made by `napari_unet.nn.network.build_unet`, with its final weights.
+
+    Returns
+    -------
+    contracting : keras.Model
+        From the network's input to a list: the features that dropout would thin out, then those of each skip.
+    expanding : keras.Model
+        From such a list, thinned out or not, to the logits.
+    """
+    rewriting = _Rewriting.of(network)
+    dropout = network.get_layer("bottom_dropout")
+    joins = [
+        layer for layer in network.layers if isinstance(layer, keras.layers.Concatenate | keras.layers.Add)
+    ]
+    skips = [rewriting.plain(join.input[0]) for join in joins]
+    bottom, thinned = rewriting.plain(dropout.input), rewriting.plain(dropout.output)
+    return (
+        keras.Model(rewriting.input, [bottom, *skips], name=f"{network.name}_contracting"),
+        keras.Model([thinned, *skips], rewriting.plain(network.output), name=f"{network.name}_expanding"),
+    )
 
 
 @dataclass(frozen=True)
@@ -78,6 +104,14 @@ class _Rewriting:
         # TensorFlow (2.21) makes one operation of convolution, sum and leaky ReLU, and loses the slope.
         self._sums = not any(isinstance(layer, keras.layers.LeakyReLU) for layer in network.layers)
         self.input = network.input
+
+    @classmethod
+    def of(cls, network: Any) -> _Rewriting:
+        """Rewrite all layers of a network."""
+        rewriting = cls(network)
+        for layer in network.layers:
+            rewriting.add(layer)
+        return rewriting
 
     def plain(self, old: Any) -> Any:
         """Return the new tensor for a tensor of the old network."""

@@ -1,0 +1,146 @@
+"""Segmenting into objects: probabilities first, then the objects in them, out of core."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_unet.config import PredictConfig
+from napari_unet.data.axes import Stack
+from napari_unet.data.decoding import Window, decoding_of, find_objects, slices_of
+from napari_unet.data.normalize import Range
+from napari_unet.events import Event, Notify, PredictStarted, Stop, TileDone
+from napari_unet.files.zarr import create_scratch
+from napari_unet.spec import ModelSpec
+
+if TYPE_CHECKING:
+    from napari_unet.nn.model import UNetModel
+
+__all__ = ["Scratch", "find", "scratch_in", "segment_objects"]
+
+Scratch = Callable[[tuple[int, ...], npt.DTypeLike], Any]
+"""Makes an array of zeros for intermediate results."""
+
+_IN_MEMORY = 2**28
+"""Bytes up to which an intermediate result stays in memory."""
+
+
+@contextmanager
+def scratch_in(folder: Path) -> Iterator[Scratch]:
+    """Give what makes intermediate results: in memory, or in a folder that is removed in the end."""
+    made = 0
+
+    def scratch(shape: tuple[int, ...], dtype: npt.DTypeLike) -> Any:
+        nonlocal made
+        if prod(shape) * np.dtype(dtype).itemsize <= _IN_MEMORY:
+            return np.zeros(shape, dtype)
+        made += 1
+        return create_scratch(folder / str(made), shape, dtype)
+
+    try:
+        yield scratch
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def segment_objects(
+    model: UNetModel,
+    stack: Stack,
+    config: PredictConfig,
+    outputs: Mapping[str, Any],
+    labels: Any,
+    *,
+    chunk: tuple[int, int] | None = None,
+    window: Window | None = None,
+    pixel_range: Range | None = None,
+    tile_done: Callable[[tuple[int, ...]], bool] | None = None,
+    slice_done: Callable[[tuple[int, ...]], bool] | None = None,
+    scratch: Scratch = np.zeros,
+    notify: Notify,
+    stop: Stop,
+) -> bool:
+    """Segment an image into objects: all probabilities first, then the objects of each slice.
+
+    Parameters
+    ----------
+    model : UNetModel
+        One that knows objects.
+    stack : Stack
+        The image.
+    config : PredictConfig
+        Settings.
+    outputs : mapping of str to array-like
+        What the network writes, as for `napari_unet.nn.prediction.segment`; ``"probabilities"`` among it.
+    labels : array-like
+        Receives the objects.
+    chunk : (cy, cx), optional
+        Pixels of a chunk of the outputs.
+    window : tuple of (start, stop), optional
+        Part to segment, in slices, y and x.
+    pixel_range : Range, optional
+        Black and white of each channel, where they have been measured already.
+    tile_done, slice_done : callable, optional
+        Asked whether an earlier run has written a chunk of the outputs, or the objects of a slice.
+    scratch : callable
+        Makes arrays for intermediate results.
+    notify, stop : callable
+        Progress out, and the wish to stop in. A slice counts as one more tile.
+
+    Returns
+    -------
+    bool
+        True if stopped before the end.
+    """
+    from napari_unet.nn.prediction import segment
+
+    slices, tiles = len(slices_of(stack, window)), 0
+
+    def tell(event: Event) -> None:
+        nonlocal tiles
+        if isinstance(event, PredictStarted | TileDone):
+            tiles = event.total
+            event = replace(event, total=tiles + slices)
+        notify(event)
+
+    if segment(
+        model, stack, config, outputs, chunk=chunk, window=window, pixel_range=pixel_range,
+        is_done=tile_done, notify=tell, stop=stop,
+    ):  # fmt: skip
+        return True
+
+    def count(done: int, _: int) -> None:
+        notify(TileDone(tiles + done, tiles + slices, 0.0))
+
+    return find(
+        model.spec, config, outputs["probabilities"], labels, stack.slice_axes,
+        window=window, is_done=slice_done, scratch=scratch, tell=count, stop=stop,
+    )  # fmt: skip
+
+
+def find(
+    spec: ModelSpec,
+    config: PredictConfig,
+    probabilities: Any,
+    labels: Any,
+    slice_axes: str,
+    **options: Any,
+) -> bool:
+    """Make objects of probabilities as a model and the settings say; see `napari_unet.data.decoding.find_objects`."""
+    chunk = getattr(labels, "chunks", labels.shape)[-2:]
+    return find_objects(
+        probabilities,
+        labels,
+        decoding_of(spec, config),
+        slice_axes=slice_axes,
+        link=config.link_slices,
+        chunk=chunk,
+        **options,
+    )

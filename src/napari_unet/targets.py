@@ -1,0 +1,222 @@
+"""The outputs of a segmentation: results that fill, can be gone on with, and become TIFFs in the end."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from napari_unet.errors import FileError
+from napari_unet.files.atomic import check_writable, make_folder, read_text, write_text
+from napari_unet.files.image import Image
+from napari_unet.files.lock import Lock
+from napari_unet.files.tiff import write_tiff
+from napari_unet.files.zarr import chunk_done, create_result, open_result, result_attributes
+from napari_unet.jobs import Output, PredictJob
+from napari_unet.spec import ModelSpec
+
+__all__ = ["Attempt", "Target", "check_outputs", "finish", "held", "open_target", "scratch_beside"]
+
+
+@dataclass(frozen=True)
+class Target:
+    """One output of a segmentation: the zarr that fills, and the TIFF it becomes, if it does.
+
+    Parameters
+    ----------
+    output : Output
+        What was asked for.
+    group : Path
+        The zarr; ``output.path`` itself, or a scratch folder beside it.
+    array : zarr.Array
+        Open for writing.
+    """
+
+    output: Output
+    group: Path
+    array: Any
+
+    @property
+    def kind(self) -> str:
+        """What it holds."""
+        return self.output.kind
+
+    @property
+    def chunk(self) -> tuple[int, int]:
+        """Rows and columns of a chunk."""
+        height, width = self.array.chunks[-2:]
+        return int(height), int(width)
+
+    def has(self, index: tuple[int, ...]) -> bool:
+        """Whether an earlier run has written a chunk; an axis of classes, all in one chunk, may come before."""
+        return chunk_done(self.array, (0,) * (int(self.array.ndim) - len(index)) + index)
+
+    def has_slice(self, index: tuple[int, ...]) -> bool:
+        """Whether an earlier run has written the last chunk of a slice."""
+        last = (-(-size // step) - 1 for size, step in zip(self.array.shape[-2:], self.chunk, strict=True))
+        return self.has((*index, *last))
+
+
+def check_outputs(job: PredictJob) -> None:
+    """Refuse, before anything is computed, what could not be written in the end."""
+    for output in job.outputs:
+        path = Path(output.path)
+        make_folder(path.parent)
+        if path != _group_of(path):
+            check_writable(path)
+            if path.exists() and not job.overwrite:
+                raise FileError(path, "exists already. Choose another name, or allow it to be overwritten.")
+
+
+def open_target(
+    job: PredictJob,
+    output: Output,
+    spec: ModelSpec,
+    image: Image,
+    layout: Any,
+    chunk: tuple[int, int],
+    *,
+    ours: bool = False,
+) -> Target:
+    """Open what an interrupted run of the same job left, or make a new result.
+
+    Parameters
+    ----------
+    job : PredictJob
+        Says what the result depends on.
+    output : Output
+        Of the job, or of our own.
+    spec : ModelSpec
+        The model's card.
+    image : Image
+        Its scale becomes that of the result.
+    layout : Layout
+        Shape, axes and dtype (`napari_unet.nn.outputs.output_layout`).
+    chunk : (cy, cx)
+        Pixels of a chunk, if a new result is made.
+    ours : bool
+        Whether it is a scratch folder, which may be replaced.
+    """
+    path = Path(output.path)
+    group = _group_of(path)
+    origin = _origin(job, output)
+    if group.exists() and _origin_of(group) == origin:
+        return Target(output, group, open_result(group))
+    shape, axes, dtype = layout
+    height, width = shape[-2:]
+    classes = shape[:1] if axes.startswith("C") else ()
+    array = create_result(
+        group,
+        shape,
+        (*classes, *(1,) * (len(shape) - len(classes) - 2), min(chunk[0], height), min(chunk[1], width)),
+        dtype,
+        axes,
+        pixel_size=image.pixel_size,
+        unit=image.unit,
+        attributes={
+            "origin": origin,
+            "kind": output.kind,
+            "target": spec.target,
+            "classes": [c.model_dump() for c in spec.classes],
+        },
+        channel_names=[c.name for c in spec.classes] if classes else (),
+        overwrite=job.overwrite or ours or group != path,  # a scratch folder is ours alone
+    )
+    return Target(output, group, array)
+
+
+def scratch_beside(path: str, what: str) -> Path:
+    """Return the name of a hidden scratch folder beside an output."""
+    return Path(path).with_name(f".{Path(path).name}.{what}.zarr")
+
+
+def finish(targets: Sequence[Target], image: Image, spec: ModelSpec) -> None:
+    """Turn complete scratch folders into the TIFFs that were asked for."""
+    for target in targets:
+        path = Path(target.output.path)
+        if target.group == path:
+            continue
+        has_classes = target.array.ndim > len(image.stack.out_shape)
+        write_tiff(
+            path,
+            target.array,
+            ("C" if has_classes else "") + image.stack.out_axes,
+            pixel_size=image.pixel_size,
+            unit=image.unit,
+            channel_names=[c.name for c in spec.classes] if has_classes else (),
+            name=target.kind,
+            labels=target.kind == "labels",
+        )
+        shutil.rmtree(target.group, ignore_errors=True)
+
+
+@dataclass
+class Attempt:
+    """A run that fills a result, and what became of the one before.
+
+    Parameters
+    ----------
+    died_with : float or None
+        Megapixels of the largest tile of a run that died on this result; None if none did.
+    """
+
+    died_with: float | None
+    _note: Path
+
+    def begin(self, megapixels: float) -> None:
+        """Note which tiles are computed, for the case that this run dies."""
+        write_text(self._note, json.dumps({"megapixels": megapixels}))
+
+
+@contextmanager
+def held(target: Target) -> Iterator[Attempt]:
+    """Hold a result for this process alone, and look whether the last one that held it died.
+
+    Raises
+    ------
+    FileError
+        If another process fills it.
+    """
+    lock, note = Lock(target.group / "lock"), target.group / "tile.json"
+    died = lock.acquire()
+    try:
+        yield Attempt(_megapixels(note) if died else None, note)
+        note.unlink(missing_ok=True)
+    finally:
+        lock.release()
+
+
+def _megapixels(note: Path) -> float | None:
+    with suppress(FileError, ValueError, KeyError, TypeError):
+        return float(json.loads(read_text(note))["megapixels"])
+    return None
+
+
+def _group_of(path: Path) -> Path:
+    """Return the zarr that fills: the output itself, or a scratch folder beside a TIFF."""
+    return path if path.suffix == ".zarr" else path.with_name(f".{path.name}.zarr")
+
+
+def _origin_of(group: Path) -> str | None:
+    try:
+        return result_attributes(group).get("origin")
+    except FileError:
+        return None  # not a result of ours: create_result says so, or replaces a scratch folder
+
+
+def _origin(job: PredictJob, output: Output) -> str:
+    """Return a digest of all that a result depends on, to tell whether a run can go on with it."""
+    config = job.config.model_dump(exclude={"tile_megapixels"})  # changes the tiles, not the answer
+    image = _identity(job.image.path)
+    content = [_identity(job.model), image, job.image.model_dump(), output.kind, job.window, config]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def _identity(path: str) -> tuple[str, int, int]:
+    status = Path(path).stat()
+    return str(Path(path).absolute()), status.st_size, status.st_mtime_ns

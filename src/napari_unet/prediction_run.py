@@ -15,7 +15,8 @@ import numpy as np
 
 from napari_unet.config import PredictConfig
 from napari_unet.data.axes import Stack
-from napari_unet.data.decoding import Window, decode_stack, decoding_of, slices_of
+from napari_unet.data.decoding import decoding_of
+from napari_unet.data.instances import Window, find_objects, slices_of
 from napari_unet.errors import DataError, FileError
 from napari_unet.events import Event, Notify, PredictStarted, Report, Stop, TileDone
 from napari_unet.files.atomic import check_writable, file_error, make_folder
@@ -282,7 +283,7 @@ def segment_objects(
         model, stack, config, outputs, chunk=chunk, window=window, is_done=tile_done, notify=tell, stop=stop
     ):
         return True
-    return decode_stack(
+    return find_objects(
         probabilities,
         labels,
         decoding_of(model.spec, config),

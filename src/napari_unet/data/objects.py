@@ -30,6 +30,7 @@ __all__ = [
     "grow",
     "in_order",
     "learn_objects",
+    "measure",
     "number_objects",
     "object_distances",
     "object_targets",
@@ -322,16 +323,36 @@ def in_order(
     first : ndarray of int64, shape (objects,)
         Place of the first pixel of each, row by row.
     """
-    flat = objects.ravel()
-    sizes = np.bincount(flat, minlength=1)
+    sizes, first = measure(objects)
     kept = sizes >= max(min_size, 1)
     kept[0] = False
+    order = np.flatnonzero(kept)[np.argsort(first[kept])]
+    table = np.zeros(len(sizes), np.min_scalar_type(len(order)))
+    table[order] = np.arange(1, len(order) + 1)
+    return table[objects], sizes[order], first[order]
+
+
+def measure(objects: NDArray[Any], count: int = 0) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Count the pixels of objects and find the first of each.
+
+    Parameters
+    ----------
+    objects : ndarray of int, shape (Y, X)
+        Objects; 0 between them.
+    count : int
+        Highest id, if it need not be there.
+
+    Returns
+    -------
+    sizes, first : ndarray of int64, shape (count + 1,)
+        By id, with 0 for what is between them; the place is counted row by row, and is the number of
+        all pixels for ids that are not there.
+    """
+    flat = objects.ravel()
+    sizes = np.bincount(flat, minlength=count + 1)
     starts = np.flatnonzero(flat[1:] != flat[:-1]) + 1
     backwards = np.append(starts[::-1], 0)
     # Of several writes to one place the last one stays: that of the first pixel, as they go backwards.
     first = np.full(len(sizes), flat.size, np.int64)
     first[flat[backwards]] = backwards
-    order = np.flatnonzero(kept)[np.argsort(first[kept])]
-    table = np.zeros(len(sizes), np.min_scalar_type(len(order)))
-    table[order] = np.arange(1, len(order) + 1)
-    return table[objects], sizes[order], first[order]
+    return sizes, first

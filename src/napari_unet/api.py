@@ -16,7 +16,7 @@ import numpy.typing as npt
 from napari_unet.config import PredictConfig, TrainConfig, UNetConfig
 from napari_unet.data.axes import ArrayLike, Stack, guess_axes
 from napari_unet.data.dataset import prepare
-from napari_unet.data.decoding import Window
+from napari_unet.data.instances import Window
 from napari_unet.data.lint import lint
 from napari_unet.errors import DataError
 from napari_unet.events import Notify, Report, Stop, ignore_events, never_stop

@@ -15,7 +15,8 @@ import numpy.typing as npt
 
 from napari_unet.config import PredictConfig
 from napari_unet.data.axes import Stack
-from napari_unet.data.decoding import Window, decoding_of, find_objects, slices_of
+from napari_unet.data.decoding import decoding_of
+from napari_unet.data.instances import Scratch, Window, find_objects, slices_of
 from napari_unet.data.normalize import Range
 from napari_unet.events import Event, Notify, PredictStarted, Stop, TileDone
 from napari_unet.files.zarr import create_scratch
@@ -24,10 +25,7 @@ from napari_unet.spec import ModelSpec
 if TYPE_CHECKING:
     from napari_unet.nn.model import UNetModel
 
-__all__ = ["Scratch", "find", "scratch_in", "segment_objects"]
-
-Scratch = Callable[[tuple[int, ...], npt.DTypeLike], Any]
-"""Makes an array of zeros for intermediate results."""
+__all__ = ["find", "scratch_in", "segment_objects"]
 
 _IN_MEMORY = 2**28
 """Bytes up to which an intermediate result stays in memory."""

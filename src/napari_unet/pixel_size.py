@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from napari_unet.data.axes import Stack
-from napari_unet.data.decoding import Window, slices_of
+from napari_unet.data.instances import Window, slices_of
 from napari_unet.data.resample import matched_shape, resample
 from napari_unet.errors import DataError
 from napari_unet.events import Stop

@@ -13,7 +13,7 @@ import numpy as np
 
 from napari_unet.config import PredictConfig
 from napari_unet.data.axes import Stack
-from napari_unet.data.decoding import Window, slices_of
+from napari_unet.data.instances import Window, slices_of
 from napari_unet.errors import DataError
 from napari_unet.events import Event, Notify, PredictStarted, Report, Stop, Warned
 from napari_unet.files.atomic import file_error

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from napari_unet.data.axes import Stack
-from napari_unet.data.decoding import Window
+from napari_unet.data.instances import Window
 from napari_unet.data.regions import Region, rank_regions
 from napari_unet.errors import FileError
 from napari_unet.files.atomic import read_text, write_text

@@ -10,11 +10,11 @@ import numpy.typing as npt
 
 from napari_unet.config import PredictConfig
 from napari_unet.data.axes import Stack
-from napari_unet.data.decoding import IDS, Window, slices_of
+from napari_unet.data.instances import IDS, Scratch, Window, slices_of
 from napari_unet.data.labels import ClassMap
 from napari_unet.errors import DataError
 from napari_unet.events import Notify, PredictStarted, Stop, TileDone
-from napari_unet.object_run import Scratch, find
+from napari_unet.object_run import find
 from napari_unet.pixel_size import chunks_of
 from napari_unet.spec import ModelSpec
 
@@ -129,7 +129,8 @@ def _make_classes(
 def _classified(maps: npt.NDArray[Any], threshold: float) -> npt.NDArray[np.uint8]:
     """Class of each pixel, from (y, x, L) probabilities."""
     if maps.shape[-1] > 1:
-        return maps.argmax(-1).astype(np.uint8)
+        best: npt.NDArray[np.intp] = maps.argmax(-1)
+        return best.astype(np.uint8)
     values = maps[..., 0] / np.float32(255) if maps.dtype == np.uint8 else maps[..., 0]
     above: npt.NDArray[np.bool_] = values >= np.float32(threshold)
     return above.astype(np.uint8)

@@ -1,16 +1,14 @@
-"""The settings of the watershed are those that find the true objects; stacks are decoded slice by slice."""
+"""The settings of the watershed are those that find the true objects."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from scipy import ndimage
 
 from napari_unet.config import PredictConfig, UNetConfig
-from napari_unet.data.decoding import IDS, Region, choose_decoding, decode_stack, decoding_of
-from napari_unet.data.objects import decode, number_objects, object_targets
+from napari_unet.data.decoding import Region, choose_decoding, decoding_of
+from napari_unet.data.objects import number_objects, object_targets
 from napari_unet.errors import DataError
 from napari_unet.spec import ClassInfo, ModelSpec, ObjectDecoding
 
@@ -73,71 +71,6 @@ def test_without_objects_or_once_stopped_nothing_is_chosen() -> None:
     assert choose_decoding([]) is None
     assert choose_decoding([Region(sure.probabilities, 0 * sure.truth, sure.known)]) is None
     assert choose_decoding([sure], stop=lambda: True) is None
-
-
-def stack_of(count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Probabilities (3, N, Y, X) as bytes, and the objects of each slice decoded alone."""
-    answers = [blurred(blobs(seed)) for seed in range(count)]
-    stored = np.rint(255 * np.moveaxis(np.stack(answers), -1, 0)).astype(np.uint8)
-    alone = [
-        decode(np.moveaxis(stored[:, n], 0, -1).astype(np.float32) / np.float32(255), ObjectDecoding())
-        for n in range(count)
-    ]
-    return stored, np.stack(alone)
-
-
-def test_numbers_go_on_from_slice_to_slice() -> None:
-    stored, alone = stack_of(3)
-    labels = np.zeros(alone.shape, IDS)
-    told: list[tuple[int, int]] = []
-    assert not decode_stack(stored, labels, ObjectDecoding(), tell=lambda *at: told.append(at))
-    assert told == [(1, 3), (2, 3), (3, 3)]
-    before = 0
-    for found, expected in zip(labels, alone, strict=True):
-        np.testing.assert_array_equal(found, np.where(expected > 0, expected + np.uint32(before), 0))
-        before += int(expected.max())
-
-
-def test_objects_do_not_depend_on_how_probabilities_are_stored() -> None:
-    stored, alone = stack_of(2)
-    results = [np.zeros(alone.shape, IDS) for _ in range(2)]
-    decode_stack(stored, results[0], ObjectDecoding())
-    decode_stack(stored.astype(np.float32) / 255, results[1], ObjectDecoding())
-    np.testing.assert_array_equal(*results)
-
-
-@settings(max_examples=20, deadline=None)
-@given(st.integers(0, 3), st.integers(1, 60), st.integers(1, 60))
-def test_a_stop_and_a_new_start_give_the_same(after: int, cy: int, cx: int) -> None:
-    stored, alone = stack_of(3)
-    whole = np.zeros(alone.shape, IDS)
-    decode_stack(stored, whole, ObjectDecoding())
-    labels, done = np.zeros(alone.shape, IDS), []
-    stopped = decode_stack(
-        stored,
-        labels,
-        ObjectDecoding(),
-        chunk=(cy, cx),
-        tell=lambda n, _: done.append((n - 1,)),
-        stop=lambda: len(done) >= after,
-    )
-    assert stopped == (after < 3)
-    assert not labels[after:].any()
-    first = tuple(done)
-    assert not decode_stack(
-        stored, labels, ObjectDecoding(), chunk=(cy, cx), is_done=lambda index: index in first
-    )
-    np.testing.assert_array_equal(labels, whole)
-
-
-def test_only_the_window_is_decoded() -> None:
-    stored, alone = stack_of(3)
-    labels = np.zeros(alone.shape, IDS)
-    stored[:, :, :10] = 0  # as where nothing was computed
-    decode_stack(stored, labels, ObjectDecoding(), window=((1, 2), (10, 40), (5, 50)))
-    assert labels[1].any()
-    labels[1:2, 10:40, 5:50] = 0
-    assert not labels.any()
 
 
 def test_settings_of_the_user_overrule_those_of_the_model() -> None:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from napari_unet.config import PredictConfig
 from napari_unet.data.axes import Stack
-from napari_unet.data.decoding import IDS
+from napari_unet.data.instances import IDS
 from napari_unet.data.labels import ClassMap
 from napari_unet.data.tiling import Tile
 from napari_unet.nn.plan import Plan, Work

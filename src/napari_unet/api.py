@@ -28,7 +28,7 @@ from napari_unet.label_check import settle_target
 from napari_unet.object_run import segment_objects
 from napari_unet.pixel_size import as_trained, bring_back, window_at
 from napari_unet.prediction_run import run_prediction
-from napari_unet.relabel import label_type, make_labels, without_classes
+from napari_unet.relabel_run import label_type, make_labels, without_classes
 from napari_unet.spec import ModelSpec
 from napari_unet.training_run import Start, make_card, read_start, run_training, settle, train_on
 

@@ -23,7 +23,7 @@ from napari_unet.jobs import Output, PredictJob
 from napari_unet.object_run import scratch_in, segment_objects
 from napari_unet.pixel_size import as_trained, bring_back, chunks_of, window_at
 from napari_unet.region_table import write_regions
-from napari_unet.relabel import label_type, make_labels, without_classes
+from napari_unet.relabel_run import label_type, make_labels, without_classes
 from napari_unet.spec import ModelSpec
 from napari_unet.targets import Attempt, Target, check_outputs, finish, held, open_target, scratch_beside
 

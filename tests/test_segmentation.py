@@ -1,0 +1,277 @@
+"""Segmenting through jobs: every output, labels anew, estimates; and what is left when a run is killed or the disk is full."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from napari_unet import load_model, predict, relabel, run, save_model, train
+from napari_unet.cli import main
+from napari_unet.config import PredictConfig, TrainConfig, UNetConfig
+from napari_unet.data.synthetic import cells
+from napari_unet.errors import ConfigError, DataError, FileError
+from napari_unet.events import Event, PredictStarted, TileDone, Warned
+from napari_unet.files.image import open_image
+from napari_unet.files.lock import Holder
+from napari_unet.files.tiff import write_tiff
+from napari_unet.jobs import ArraySource, Output, PredictJob, job_to_yaml
+from napari_unet.nn.engine import Engine
+from napari_unet.region_table import read_regions
+
+SHORT = TrainConfig(steps=3, patch=32, batch=1, warmup=2, patience=0)
+TILES = PredictConfig(tile_megapixels=0.01)
+
+
+@pytest.fixture(scope="module")
+def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A barely trained model of two classes."""
+    image, labels, _ = cells((64, 64), seed=1)
+    model = train([image], [labels * 7], UNetConfig(filters=2, depth=2), SHORT)
+    path = tmp_path_factory.mktemp("model") / "tiny.unet"
+    save_model(model, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def objects_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A barely trained model of objects."""
+    image, _, ids = cells((64, 64), seed=1)
+    model = train([image], [ids], UNetConfig(filters=2, depth=2), SHORT, target="objects")
+    path = tmp_path_factory.mktemp("model") / "objects.unet"
+    save_model(model, path)
+    return path
+
+
+@pytest.fixture
+def stack_file(tmp_path: Path) -> Path:
+    stack = np.stack([cells((70, 90), seed=seed)[0] for seed in range(3)])
+    path = tmp_path / "stack.ome.tif"
+    write_tiff(path, stack, "ZYX", pixel_size={"Z": 2.0, "Y": 0.5, "X": 0.25}, unit="micrometer")
+    return path
+
+
+def job_of(model: Path, image: Path, config: PredictConfig = TILES, **outputs: Path) -> PredictJob:
+    wanted = tuple(Output(kind=kind, path=str(path)) for kind, path in outputs.items())
+    return PredictJob(model=str(model), image=ArraySource(path=str(image)), outputs=wanted, config=config)
+
+
+def read(path: Path | str) -> np.ndarray:
+    return np.asarray(open_image(path).array[...])
+
+
+@pytest.mark.parametrize("ending", ["zarr", "ome.tif"])
+def test_maps_of_where_the_network_is_unsure(
+    model_file: Path, stack_file: Path, tmp_path: Path, ending: str
+) -> None:
+    config = TILES.replace(average=True, passes=2)
+    kinds = ("entropy", "uncertainty")
+    paths = {kind: tmp_path / f"{kind}.{ending}" for kind in kinds}
+    report = run(job_of(model_file, stack_file, config, **paths))
+    stack, model = read(stack_file), load_model(model_file)
+    for kind in kinds:
+        image = open_image(paths[kind])
+        assert (image.axes, image.unit, image.pixel_size["X"]) == ("ZYX", "micrometer", 0.25)
+        np.testing.assert_array_equal(image.array, predict(model, stack, config, output=kind))
+    regions = read_regions(report.outputs["regions"])
+    assert report.outputs["regions"] == str(tmp_path / "uncertainty.regions.csv")
+    unsure = [region[-1] for region in regions]
+    assert unsure == sorted(unsure, reverse=True)
+    (z,), y, x, value = regions[0]
+    found = read(paths["uncertainty"])[z, slice(*y), slice(*x)].mean() / 255
+    assert abs(found - value) < 1e-3
+
+
+def test_no_table_of_regions_where_no_map_was_asked_for(
+    model_file: Path, stack_file: Path, tmp_path: Path
+) -> None:
+    report = run(job_of(model_file, stack_file, labels=tmp_path / "labels.zarr"))
+    assert report.outputs.keys() == {"labels"}
+
+
+@pytest.mark.parametrize("ending", ["zarr", "ome.tif"])
+@pytest.mark.parametrize("objects", [False, True])
+def test_labels_are_made_anew_without_the_network(
+    model_file: Path,
+    objects_file: Path,
+    stack_file: Path,
+    tmp_path: Path,
+    ending: str,
+    objects: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    file, stored = objects_file if objects else model_file, tmp_path / f"p.{ending}"
+    run(job_of(file, stack_file, probabilities=stored))
+    config = PredictConfig(threshold=0.45, seed_threshold=0.34, min_size=2)
+    expected = predict(load_model(file), read(stack_file), config)
+    monkeypatch.delattr(Engine, "__call__")
+    job = job_of(file, stored, config, labels=tmp_path / f"again.{ending}").replace(given="probabilities")
+    run(job)
+    found = open_image(tmp_path / f"again.{ending}")
+    assert (found.axes, found.unit, found.pixel_size["Z"]) == ("ZYX", "micrometer", 2.0)
+    assert found.array.dtype == expected.dtype
+    # Probabilities are stored as bytes, so a pixel at the threshold may change sides.
+    differ = np.mean((np.asarray(found.array[...]) > 0) != (expected > 0))
+    assert differ == 0 if objects else differ < 0.02
+    np.testing.assert_array_equal(
+        relabel(load_model(file), read(stored), config), np.asarray(found.array[...])
+    )
+    assert np.mean(expected > 0) > 0
+
+
+def test_only_labels_are_made_of_probabilities_and_only_of_the_models_own(
+    model_file: Path, objects_file: Path, stack_file: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match="only labels are made, but the job asks for entropy"):
+        job_of(model_file, stack_file, entropy=tmp_path / "e.zarr").replace(given="probabilities")
+    run(job_of(model_file, stack_file, probabilities=tmp_path / "p.zarr"))
+    job = job_of(objects_file, tmp_path / "p.zarr", labels=tmp_path / "l.zarr").replace(given="probabilities")
+    with pytest.raises(DataError, match="holds 1 maps a slice, but the probabilities of model 'unet' are 3"):
+        run(job)
+
+
+def test_objects_are_joined_through_slices_on_request(objects_file: Path, tmp_path: Path) -> None:
+    image, _, _ = cells((70, 90), seed=4)
+    write_tiff(tmp_path / "same.ome.tif", np.stack([image] * 3), "ZYX")
+    config = TILES.replace(threshold=0.6, seed_threshold=0.35, min_size=3)
+    apart, joined = (
+        read(run(job_of(objects_file, tmp_path / "same.ome.tif", config.replace(link_slices=link), labels=out)).outputs["labels"])
+        for link, out in ((False, tmp_path / "apart.zarr"), (True, tmp_path / "joined.zarr"))
+    )  # fmt: skip
+    np.testing.assert_array_equal(apart > 0, joined > 0)
+    # The slices are equal, so each object goes through all of them.
+    np.testing.assert_array_equal(joined[0], joined[2])
+    assert apart.max() == 3 * joined.max() > 0
+
+
+def test_an_estimate_writes_nothing(
+    model_file: Path, objects_file: Path, stack_file: Path, tmp_path: Path
+) -> None:
+    for file in (model_file, objects_file):
+        job = job_of(file, stack_file, labels=tmp_path / "labels.zarr").replace(dry_run=True)
+        report = run(job)
+        assert report.message.startswith("This takes about ")
+        assert " GiB of memory and a few seconds: " in report.message
+        assert report.metrics["tiles"] >= 3
+        assert report.outputs == {}
+    assert [path.name for path in tmp_path.iterdir()] == ["stack.ome.tif"]
+
+
+def test_the_command_line_reaches_all_of_it(
+    model_file: Path, stack_file: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    files = [str(model_file), str(stack_file)]
+    out = str(tmp_path / "r.ome.tif")
+    assert main(["predict", *files, "--out", out, "--dry-run"]) == 0
+    assert "GiB of memory" in capfd.readouterr().out
+    flags = ["--output", "probabilities", "entropy", "uncertainty", "--average", "--passes", "2"]
+    assert main(["predict", *files, "--out", out, *flags]) == 0
+    assert (
+        (tmp_path / "r.regions.csv").read_text().startswith("rank,z,y_start,y_stop,x_start,x_stop,unsure\n1,")
+    )
+    stored = str(tmp_path / "r.probabilities.ome.tif")
+    labels = str(tmp_path / "l.ome.tif")
+    assert main(["relabel", str(model_file), stored, "--out", labels, "--threshold", "0.2"]) == 0
+    np.testing.assert_array_equal(read(labels) > 0, read(stored) / np.float32(255) >= np.float32(0.2))
+    assert main(["relabel", str(model_file), str(stack_file), "--out", labels, "--overwrite"]) == 2
+    assert "but probabilities are stored as uint8" in capfd.readouterr().err
+
+
+_CHILD = """
+import os, signal, sys
+from pathlib import Path
+from napari_unet.api import run
+from napari_unet.events import TileDone
+from napari_unet.jobs import job_from_yaml
+left = int(sys.argv[2])
+def notify(event):
+    global left
+    if isinstance(event, TileDone):
+        left -= 1
+        if not left:
+            os.kill(os.getpid(), signal.SIGKILL)
+run(job_from_yaml(Path(sys.argv[1]).read_text()), notify)
+"""
+
+
+def test_a_killed_run_goes_on_with_smaller_tiles_and_keeps_what_it_had(
+    model_file: Path, stack_file: Path, tmp_path: Path
+) -> None:
+    config = TILES.replace(tile_megapixels=0.1, threshold=1.0)  # nothing reaches it: every chunk is 0
+    job = job_of(model_file, stack_file, config, labels=tmp_path / "labels.zarr")
+    (tmp_path / "job.yaml").write_text(job_to_yaml(job))
+    command = [sys.executable, "-c", _CHILD, str(tmp_path / "job.yaml"), "2"]
+    assert subprocess.run(command, check=False, capture_output=True).returncode == -9
+    events: list[Event] = []
+    assert not run(job, events.append).stopped
+    (started,) = [event for event in events if isinstance(event, PredictStarted)]
+    assert started.done == 2
+    assert sum(isinstance(event, TileDone) for event in events) == started.total - 2
+    (warning,) = [event.message for event in events if isinstance(event, Warned)]
+    assert warning.startswith("The last run of this segmentation ended abruptly")
+    assert "tiles of at most 0.05 megapixels" in warning
+    assert not read(tmp_path / "labels.zarr").any()
+    assert sorted(path.name for path in (tmp_path / "labels.zarr").iterdir()) == ["0", "zarr.json"]
+
+
+def test_a_result_that_another_process_fills_is_left_to_it(
+    model_file: Path, stack_file: Path, tmp_path: Path
+) -> None:
+    job = job_of(model_file, stack_file, labels=tmp_path / "labels.zarr")
+    run(job)
+    (tmp_path / "labels.zarr" / "lock").write_text(json.dumps(asdict(Holder.this_process())))
+    with pytest.raises(FileError, match="is in use by this program"):
+        run(job)
+
+
+def test_a_full_disk_keeps_the_chunks_and_the_same_job_goes_on(
+    model_file: Path, stack_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, job = (
+        job_of(model_file, stack_file, labels=tmp_path / name) for name in ("whole.zarr", "labels.zarr")
+    )
+    run(whole)
+    from zarr.storage import LocalStore
+
+    put, written = LocalStore.set, 0
+
+    async def fills_up(self: Any, key: str, value: Any) -> None:
+        nonlocal written
+        written += "/c/" in key
+        if written > 2:
+            raise OSError(28, "No space left on device")
+        await put(self, key, value)
+
+    monkeypatch.setattr(LocalStore, "set", fills_up)
+    with pytest.raises(FileError, match=r"labels\.zarr: .*disk is full") as caught:
+        run(job)
+    assert "free" in str(caught.value)
+    monkeypatch.undo()
+    events: list[Event] = []
+    run(job, events.append)
+    assert next(event.done for event in events if isinstance(event, PredictStarted)) == 2
+    np.testing.assert_array_equal(read(tmp_path / "labels.zarr"), read(tmp_path / "whole.zarr"))
+
+
+def test_a_model_that_is_replaced_while_it_segments_does_not_change_the_result(
+    model_file: Path, stack_file: Path, tmp_path: Path
+) -> None:
+    model = tmp_path / "model.unet"
+    model.write_bytes(model_file.read_bytes())
+    stack, config = read(stack_file), TILES
+    expected = predict(load_model(model), stack, config, output="probabilities")
+
+    def retrain(event: Event) -> None:
+        if isinstance(event, PredictStarted):
+            other = load_model(model_file)
+            other.network.get_layer("logits").set_weights([np.ones((1, 1, 2, 1)), np.ones(1)])
+            save_model(other, model)
+
+    run(job_of(model, stack_file, config, probabilities=tmp_path / "p.zarr"), retrain)
+    np.testing.assert_array_equal(read(tmp_path / "p.zarr"), expected)

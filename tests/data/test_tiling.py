@@ -195,3 +195,16 @@ def test_a_tile_of_another_image_is_refused():
         DataError, match=r"A tile up to \(64, 64\) does not belong to image 'raw' of 32 x 32 pixels"
     ):
         read_tile(Stack(np.zeros((32, 32), np.uint8), "YX", "raw"), 0, tile, 16)
+
+
+@patient
+@given(shapes, blocks, halos, strides)
+def test_reads_have_one_shape_where_that_is_asked_for(shape, blocks, halo, stride):
+    chunk = chunks_of(shape, blocks, stride)
+    tiles = plan(shape, chunk, halo, stride, one_shape=True)
+    assert len({lengths(tile.read) for tile in tiles}) == 1
+    for tile, as_usual in zip(tiles, plan(shape, chunk, halo, stride), strict=True):
+        assert tile.write == as_usual.write
+        for more, less in zip(tile.read, as_usual.read, strict=True):
+            assert more.start <= less.start
+            assert more.stop >= less.stop

@@ -208,6 +208,18 @@ def test_a_region_that_is_cut_gives_what_it_gives_whole_if_objects_are_small(see
     np.testing.assert_array_equal(labels, decode(as_network(stored), how))
 
 
+@settings(max_examples=60, deadline=None)
+@given(pictures(), decodings, st.integers(8, 40))
+def test_objects_smaller_than_the_margin_do_not_show_that_a_region_is_cut(
+    stored: np.ndarray, how: ObjectDecoding, side: int
+) -> None:
+    found = decode(as_network(stored), how.replace(min_size=0))
+    sides = [max(y.stop - y.start, x.stop - x.start) for y, x in ndimage.find_objects(found)]
+    labels = np.zeros(stored.shape[1:], IDS)
+    find_objects(stored, labels, how, blocks=Blocks(side, limit=1, margin=max(sides, default=0) + 1))
+    np.testing.assert_array_equal(labels, decode(as_network(stored), how))
+
+
 def test_a_snake_through_all_blocks_is_one_object() -> None:
     inside = np.zeros((70, 70), bool)
     inside[::4] = True

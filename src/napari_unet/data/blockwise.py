@@ -260,11 +260,13 @@ def _stitch(
     for at, cut, (objects, sown) in zip(large, cuts, run_all(decode_part, cuts), strict=True):
         if stop():
             return None
-        i, j = seams.add(at, Part(cut.box, objects, sown, patches.count))
-        found.append((i - 1, j - 1))
         block = patches.blocks.box(at, patches.plane.shape)
         inside = objects[within(block, cut.box)]
         counted, first = measure(inside, int(objects.max()))
+        # What lies in the margin alone may be torn there, and would join what belongs to other blocks.
+        objects = np.where((counted > 0)[objects], objects, 0)
+        i, j = seams.add(at, Part(cut.box, objects, sown, patches.count))
+        found.append((i - 1, j - 1))
         there = np.where(counted > 0, patches.plane.places(first, block), np.iinfo(np.int64).max)
         patches.add(block, inside, counted[1:], there[1:])
     return np.concatenate([i for i, _ in found]), np.concatenate([j for _, j in found])

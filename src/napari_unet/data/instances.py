@@ -125,8 +125,10 @@ def find_objects(
     blocks : Blocks, optional
         How a slice is cut where it is larger than a block.
     scratch : callable
-        Makes room for the objects of a window of a slice, or of all of them with `link`. Its chunks must
-        not reach over the borders of blocks, which are counted from the start of the window.
+        Makes room for the objects of the window: (y, x) for one slice at a time, not needed where slices
+        are no larger than a block; or (slices, y, x) with `link`. Its chunks must not reach over the
+        borders of slices and blocks (these begin at the start of the window), as blocks may be written
+        at the same time.
     run_all : callable
         Like `map`, and as lazy if it can be: runs functions of this package, that can be pickled, on
         values that can be if the arrays can. Other processes must see what is written into scratch.

@@ -200,6 +200,7 @@ def decode(probabilities: NDArray[np.float32], decoding: ObjectDecoding) -> NDAr
     seed threshold. They grow, the likeliest inside first, over all pixels whose probability of not being
     background reaches the foreground threshold. A connected region of these without a seed is an
     object too: the seeds only say where to part. Objects smaller than the least size are left out.
+    Regions of the foreground that do not touch, diagonals included, do not change each other's objects.
 
     Parameters
     ----------

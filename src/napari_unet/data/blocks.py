@@ -37,7 +37,7 @@ class Blocks:
     """
 
     side: int = 2048
-    limit: int = 2**24
+    limit: int = 2**23
     margin: int = 256
 
     def grid(self, shape: tuple[int, int]) -> tuple[int, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from napari_unet.config import TrainConfig, UNetConfig
@@ -47,3 +48,34 @@ def tiny_job(cells_files: tuple[Path, Path], tmp_path: Path) -> TrainJob:
         network=UNetConfig(filters=2, depth=2),
         train=TrainConfig(steps=12, patch=32, batch=2, warmup=2, patience=0, checkpoint_seconds=0),
     )
+
+
+@pytest.fixture(scope="session")
+def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A barely trained model of two classes, 0 and 7."""
+    image, labels, _ = cells((64, 64), seed=1)
+    return _barely_trained(tmp_path_factory.mktemp("model") / "tiny.unet", image, labels * 7)
+
+
+@pytest.fixture(scope="session")
+def objects_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A barely trained model of objects: nearly every pixel is foreground."""
+    image, _, ids = cells((64, 64), seed=1)
+    return _barely_trained(tmp_path_factory.mktemp("model") / "objects.unet", image, ids, target="objects")
+
+
+@pytest.fixture
+def stack_file(tmp_path: Path) -> Path:
+    """Three slices of cells, 70 x 90 pixels, as OME-TIFF."""
+    stack = np.stack([cells((70, 90), seed=seed)[0] for seed in range(3)])
+    path = tmp_path / "stack.ome.tif"
+    write_tiff(path, stack, "ZYX", pixel_size={"Z": 2.0, "Y": 0.5, "X": 0.25}, unit="micrometer")
+    return path
+
+
+def _barely_trained(path: Path, image: np.ndarray, labels: np.ndarray, **options: str) -> Path:
+    from napari_unet import save_model, train
+
+    config = TrainConfig(steps=3, patch=32, batch=1, warmup=2, patience=0)
+    save_model(train([image], [labels], UNetConfig(filters=2, depth=2), config, **options), path)
+    return path

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from napari_unet import load_model, predict, run, save_model, train
+from napari_unet import load_model, predict, run, train
 from napari_unet.config import PredictConfig, TrainConfig, UNetConfig
 from napari_unet.data.synthetic import cells
 from napari_unet.errors import DataError, FileError, ModelError
@@ -32,26 +32,6 @@ class StopAfter:
 
     def stop(self) -> bool:
         return self.left <= 0
-
-
-@pytest.fixture(scope="module")
-def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A barely trained model of two classes, painted with the values 0 and 7."""
-    image, labels, _ = cells((64, 64), seed=1)
-    model = train(
-        [image], [labels * 7], UNetConfig(filters=2, depth=2), TrainConfig(steps=3, patch=32, batch=1)
-    )
-    path = tmp_path_factory.mktemp("model") / "tiny.unet"
-    save_model(model, path)
-    return path
-
-
-@pytest.fixture
-def stack_file(tmp_path: Path) -> Path:
-    stack = np.stack([cells((70, 90), seed=seed)[0] for seed in range(3)])
-    path = tmp_path / "stack.ome.tif"
-    write_tiff(path, stack, "ZYX", pixel_size={"Z": 2.0, "Y": 0.5, "X": 0.25}, unit="micrometer")
-    return path
 
 
 def predict_job(model: Path, image: Path, *outputs: Path, **changes: object) -> PredictJob:

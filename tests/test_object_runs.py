@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from napari_unet import load_model, predict, run, save_model, train
+from napari_unet import load_model, predict, run, train
 from napari_unet.cli import main
 from napari_unet.config import PredictConfig, TrainConfig, UNetConfig
 from napari_unet.data.synthetic import cells
@@ -38,24 +38,6 @@ class StopAfter:
         return self.left <= 0
 
 
-@pytest.fixture(scope="module")
-def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A barely trained model of objects; with these settings every pixel is foreground."""
-    image, _, ids = cells((64, 64), seed=1)
-    model = train([image], [ids], UNetConfig(filters=2, depth=2), SHORT, target="objects")
-    path = tmp_path_factory.mktemp("model") / "tiny.unet"
-    save_model(model, path)
-    return path
-
-
-@pytest.fixture
-def stack_file(tmp_path: Path) -> Path:
-    stack = np.stack([cells((70, 90), seed=seed)[0] for seed in range(3)])
-    path = tmp_path / "stack.ome.tif"
-    write_tiff(path, stack, "ZYX", pixel_size={"Z": 2.0, "Y": 0.5, "X": 0.25}, unit="micrometer")
-    return path
-
-
 def predict_job(model: Path, image: Path, **changes: object) -> PredictJob:
     """Loose thresholds, so that a barely trained model finds something."""
     config = PredictConfig(tile_megapixels=0.01, threshold=0.6, seed_threshold=0.35, min_size=3)
@@ -72,8 +54,8 @@ def read(path: Path) -> np.ndarray:
     return np.asarray(open_image(path).array[...])
 
 
-def test_the_card_says_that_objects_were_learned(model_file: Path) -> None:
-    card = read_card(model_file)
+def test_the_card_says_that_objects_were_learned(objects_file: Path) -> None:
+    card = read_card(objects_file)
     assert card.target == "objects"
     assert card.objects is not None
     assert tuple(info.name for info in card.classes) == OBJECT_CLASSES
@@ -121,10 +103,10 @@ def test_a_stopped_training_goes_on_to_the_same_model(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["result.zarr", "result.ome.tif"])
 def test_a_stack_becomes_objects_with_scale_and_unit_kept(
-    model_file: Path, stack_file: Path, tmp_path: Path, name: str
+    objects_file: Path, stack_file: Path, tmp_path: Path, name: str
 ) -> None:
     events: list[Event] = []
-    report = run(predict_job(model_file, stack_file, outputs=labels_at(tmp_path / name)), events.append)
+    report = run(predict_job(objects_file, stack_file, outputs=labels_at(tmp_path / name)), events.append)
     assert report.outputs == {"labels": str(tmp_path / name)}
     image = open_image(tmp_path / name)
     assert (image.axes, image.unit, image.pixel_size) == (
@@ -133,8 +115,8 @@ def test_a_stack_becomes_objects_with_scale_and_unit_kept(
         {"Z": 2.0, "Y": 0.5, "X": 0.25},
     )
     found = read(tmp_path / name)
-    config = predict_job(model_file, stack_file, outputs=labels_at(tmp_path / name)).config
-    np.testing.assert_array_equal(found, predict(load_model(model_file), read(stack_file), config))
+    config = predict_job(objects_file, stack_file, outputs=labels_at(tmp_path / name)).config
+    np.testing.assert_array_equal(found, predict(load_model(objects_file), read(stack_file), config))
     assert found.max() > 1
     for earlier, later in pairwise(found):
         assert not set(np.unique(earlier[earlier > 0])) & set(np.unique(later[later > 0]))
@@ -149,10 +131,10 @@ def test_a_stack_becomes_objects_with_scale_and_unit_kept(
 @pytest.mark.parametrize("name", ["result.zarr", "result.ome.tif"])
 @pytest.mark.parametrize("after", [2, -2])
 def test_a_stopped_segmentation_goes_on_without_computing_twice(
-    model_file: Path, stack_file: Path, tmp_path: Path, name: str, after: int
+    objects_file: Path, stack_file: Path, tmp_path: Path, name: str, after: int
 ) -> None:
-    run(predict_job(model_file, stack_file, outputs=labels_at(tmp_path / f"whole-{name}")))
-    job = predict_job(model_file, stack_file, outputs=labels_at(tmp_path / name))
+    run(predict_job(objects_file, stack_file, outputs=labels_at(tmp_path / f"whole-{name}")))
+    job = predict_job(objects_file, stack_file, outputs=labels_at(tmp_path / name))
     total = []
     run(
         job.replace(outputs=labels_at(tmp_path / "count.zarr")),
@@ -168,8 +150,10 @@ def test_a_stopped_segmentation_goes_on_without_computing_twice(
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
-def test_a_finished_result_is_not_computed_again(model_file: Path, stack_file: Path, tmp_path: Path) -> None:
-    job = predict_job(model_file, stack_file, outputs=labels_at(tmp_path / "result.zarr"))
+def test_a_finished_result_is_not_computed_again(
+    objects_file: Path, stack_file: Path, tmp_path: Path
+) -> None:
+    job = predict_job(objects_file, stack_file, outputs=labels_at(tmp_path / "result.zarr"))
     run(job)
     events: list[Event] = []
     run(job, events.append)
@@ -177,21 +161,21 @@ def test_a_finished_result_is_not_computed_again(model_file: Path, stack_file: P
     assert events[0].done == events[0].total == 3
 
 
-def test_both_outputs_belong_together(model_file: Path, stack_file: Path, tmp_path: Path) -> None:
+def test_both_outputs_belong_together(objects_file: Path, stack_file: Path, tmp_path: Path) -> None:
     labels, probabilities = tmp_path / "labels.ome.tif", tmp_path / "probabilities.zarr"
     outputs = (*labels_at(labels), Output(kind="probabilities", path=str(probabilities)))
-    job = predict_job(model_file, stack_file, outputs=outputs)
+    job = predict_job(objects_file, stack_file, outputs=outputs)
     run(job.replace(config=job.config.replace(probability_type="float32")))
     answers = read(probabilities)
     assert answers.shape == (3, 3, 70, 90)
     np.testing.assert_allclose(answers.sum(0), 1, atol=1e-5)
-    run(predict_job(model_file, stack_file, outputs=labels_at(tmp_path / "alone.zarr")))
+    run(predict_job(objects_file, stack_file, outputs=labels_at(tmp_path / "alone.zarr")))
     np.testing.assert_array_equal(read(labels), read(tmp_path / "alone.zarr"))
 
 
-def test_a_window_leaves_the_rest_at_zero(model_file: Path, stack_file: Path, tmp_path: Path) -> None:
+def test_a_window_leaves_the_rest_at_zero(objects_file: Path, stack_file: Path, tmp_path: Path) -> None:
     window = ((1, 2), (10, 41), (5, 60))
-    run(predict_job(model_file, stack_file, outputs=labels_at(tmp_path / "part.zarr"), window=window))
+    run(predict_job(objects_file, stack_file, outputs=labels_at(tmp_path / "part.zarr"), window=window))
     found = read(tmp_path / "part.zarr")
     inside = found[1:2, 10:41, 5:60].copy()
     assert inside.any()

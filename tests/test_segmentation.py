@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from napari_unet import load_model, predict, relabel, run, save_model, train
+from napari_unet import load_model, predict, relabel, run, save_model
 from napari_unet.cli import main
-from napari_unet.config import PredictConfig, TrainConfig, UNetConfig
+from napari_unet.config import PredictConfig, TrainConfig
 from napari_unet.data.synthetic import cells
 from napari_unet.errors import ConfigError, DataError, FileError
 from napari_unet.events import Event, PredictStarted, TileDone, Warned
@@ -27,34 +27,6 @@ from napari_unet.region_table import read_regions
 
 SHORT = TrainConfig(steps=3, patch=32, batch=1, warmup=2, patience=0)
 TILES = PredictConfig(tile_megapixels=0.01)
-
-
-@pytest.fixture(scope="module")
-def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A barely trained model of two classes."""
-    image, labels, _ = cells((64, 64), seed=1)
-    model = train([image], [labels * 7], UNetConfig(filters=2, depth=2), SHORT)
-    path = tmp_path_factory.mktemp("model") / "tiny.unet"
-    save_model(model, path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def objects_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A barely trained model of objects."""
-    image, _, ids = cells((64, 64), seed=1)
-    model = train([image], [ids], UNetConfig(filters=2, depth=2), SHORT, target="objects")
-    path = tmp_path_factory.mktemp("model") / "objects.unet"
-    save_model(model, path)
-    return path
-
-
-@pytest.fixture
-def stack_file(tmp_path: Path) -> Path:
-    stack = np.stack([cells((70, 90), seed=seed)[0] for seed in range(3)])
-    path = tmp_path / "stack.ome.tif"
-    write_tiff(path, stack, "ZYX", pixel_size={"Z": 2.0, "Y": 0.5, "X": 0.25}, unit="micrometer")
-    return path
 
 
 def job_of(model: Path, image: Path, config: PredictConfig = TILES, **outputs: Path) -> PredictJob:

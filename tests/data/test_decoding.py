@@ -4,29 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy import ndimage
 
 from napari_unet.config import PredictConfig, UNetConfig
 from napari_unet.data.decoding import Region, choose_decoding, decoding_of
-from napari_unet.data.objects import number_objects, object_targets
 from napari_unet.errors import DataError
 from napari_unet.spec import ClassInfo, ModelSpec, ObjectDecoding
 
-
-def blobs(seed: int, shape: tuple[int, int] = (48, 52)) -> np.ndarray:
-    """Numbered objects, some of which touch."""
-    rng = np.random.default_rng(seed)
-    at = np.indices(shape).reshape(2, -1).T
-    points = rng.uniform((4, 4), np.array(shape) - 4, (8, 2))
-    distance = np.linalg.norm(at[:, None] - points, axis=-1)
-    ids = np.where(distance.min(1) < 7, distance.argmin(1) + 1, 0).reshape(shape)
-    return number_objects(ids)
-
-
-def blurred(ids: np.ndarray, sigma: float = 1.0) -> np.ndarray:
-    """Probabilities as of a network that is unsure near outlines."""
-    sure = np.eye(3, dtype=np.float32)[object_targets(ids)]
-    return ndimage.gaussian_filter(sure, (sigma, sigma, 0))
+from .blobs import blobs, blurred
 
 
 def region(seed: int, sigma: float = 1.0) -> Region:

@@ -15,8 +15,10 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from napari_unet.data.instances import IDS, Blocks, find_objects
-from napari_unet.data.objects import decode, foreground, number_objects, object_targets
+from napari_unet.data.objects import decode, foreground, number_objects
 from napari_unet.spec import ObjectDecoding
+
+from .blobs import blobs, blurred
 
 HOW = ObjectDecoding()
 
@@ -24,22 +26,6 @@ HOW = ObjectDecoding()
 def as_network(stored: np.ndarray) -> np.ndarray:
     """Probabilities (y, x, 3) of one slice stored as bytes (3, y, x)."""
     return np.moveaxis(stored, 0, -1).astype(np.float32) / np.float32(255)
-
-
-def blobs(seed: int, shape: tuple[int, int] = (48, 52)) -> np.ndarray:
-    """Numbered objects, some of which touch."""
-    rng = np.random.default_rng(seed)
-    at = np.indices(shape).reshape(2, -1).T
-    points = rng.uniform((4, 4), np.array(shape) - 4, (8, 2))
-    distance = np.linalg.norm(at[:, None] - points, axis=-1)
-    ids = np.where(distance.min(1) < 7, distance.argmin(1) + 1, 0).reshape(shape)
-    return number_objects(ids)
-
-
-def blurred(ids: np.ndarray, sigma: float = 1.0) -> np.ndarray:
-    """Probabilities as of a network that is unsure near outlines."""
-    sure = np.eye(3, dtype=np.float32)[object_targets(ids)]
-    return ndimage.gaussian_filter(sure, (sigma, sigma, 0))
 
 
 def stack_of(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -165,7 +165,12 @@ def test_weights_of_every_combination_of_options(options: dict[str, str]) -> Non
 
 def test_options_change_what_they_name() -> None:
     def kinds(**options: str) -> set[type]:
-        return {type(layer) for layer in build_unet(UNetConfig(filters=1, depth=1, **options)).layers}
+        # Our batch normalisation is Keras's, but for how it trains.
+        known = (type(layer) for layer in build_unet(UNetConfig(filters=1, depth=1, **options)).layers)
+        return {
+            layers.BatchNormalization if issubclass(kind, layers.BatchNormalization) else kind
+            for kind in known
+        }
 
     plain = kinds()
     assert kinds(normalization="batch") - plain == {layers.BatchNormalization, layers.ReLU}
@@ -239,3 +244,24 @@ def test_the_receptive_field_is_what_changes_an_answer(config: UNetConfig) -> No
     middle = range(side // 2, side // 2 + config.stride)
     widths = [np.ptp(np.flatnonzero(changed[:, x])) + 1 for x in middle]
     assert max(widths) == receptive_field(config)
+
+
+def test_batch_normalisation_trains_as_kerass_does() -> None:
+    ours = next(
+        layer
+        for layer in build_unet(UNetConfig(filters=3, depth=1, normalization="batch")).layers
+        if isinstance(layer, layers.BatchNormalization)
+    )
+    theirs = layers.BatchNormalization()
+    features = 3 + 2 * np.random.default_rng(0).normal(size=(2, 16, 16, 3)).astype(np.float32)
+    theirs.build(features.shape)
+    scale, offset = np.array([1, 2, 3], np.float32), np.array([0.5, 0, -1], np.float32)
+    for layer in (ours, theirs):
+        layer.momentum = 0.0
+        layer.gamma.assign(scale)
+        layer.beta.assign(offset)
+    for training in (True, False):
+        expected = np.asarray(theirs(features, training=training))
+        np.testing.assert_allclose(np.asarray(ours(features, training=training)), expected, atol=2e-2)
+    np.testing.assert_allclose(ours.moving_mean.numpy(), theirs.moving_mean.numpy(), rtol=1e-5)
+    np.testing.assert_allclose(ours.moving_variance.numpy(), theirs.moving_variance.numpy(), rtol=3e-3)

@@ -28,6 +28,7 @@ __all__ = [
     "Forward",
     "Precision",
     "as_array",
+    "batch_normalized",
     "compile_ahead",
     "compiled",
     "device_name",
@@ -220,6 +221,35 @@ def total(parts: Sequence[Any]) -> Any:
 
         return tf.add_n(parts)
     return sum(parts[1:], start=parts[0])
+
+
+def batch_normalized(features: Any, scale: Any, offset: Any, epsilon: float) -> tuple[Any, Any, Any] | None:
+    """Normalise features by the statistics of the batch in one operation, where the backend has one.
+
+    Keras does it in many, which takes TensorFlow six times as long on a processor (features of 2 x 256 x 256 x 16).
+
+    Parameters
+    ----------
+    features : tensor, shape (B, Y, X, F)
+        To normalise.
+    scale, offset : tensor, shape (F,)
+        Applied afterwards.
+    epsilon : float
+        Added to the variance.
+
+    Returns
+    -------
+    tuple of tensor or None
+        Normalised features, means and variances; None where Keras has to do it.
+    """
+    if load_keras().backend.backend() != "tensorflow":
+        return None
+    import tensorflow as tf
+
+    normalised, mean, variance = tf.compat.v1.nn.fused_batch_norm(
+        features, scale, offset, epsilon=epsilon, is_training=True
+    )
+    return normalised, mean, variance
 
 
 def versions() -> dict[str, str]:

@@ -300,7 +300,7 @@ class _Dealer:
             reason = str(first)
         return (
             f"{count(len(self._failed), 'piece')} of {self._pieces} failed in {TRIES} tries each, so {count(len(missing), 'chunk')} "
-            f"of the result are missing: {_named(missing)}. The first error: {reason.rstrip('.')}. "
+            f"of the result {'is' if len(missing) == 1 else 'are'} missing: {_named(missing)}. The first error: {reason.rstrip('.')}. "
             "All others are done and kept; the same job goes on with what is missing."
         )
 

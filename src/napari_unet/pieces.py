@@ -24,7 +24,7 @@ from napari_unet.data.axes import Stack
 from napari_unet.data.instances import Window
 from napari_unet.data.normalize import Range
 from napari_unet.errors import BackendError, FileError, NapariUNetError
-from napari_unet.events import Event, Warned
+from napari_unet.events import Event, Notify, Warned
 from napari_unet.files.atomic import file_error, read_text, write_text
 from napari_unet.files.image import open_source
 from napari_unet.files.model import read_card, read_model_file
@@ -184,19 +184,19 @@ def compute_piece(order: Order, piece: Piece) -> Done:
     with _ONE:
         try:
             with _trying(order.tries, piece.number, worker.address) as (path, before):
-                model, stack = _opened(order, order.threads or worker.state.nthreads)
-                begun = perf_counter()
-                _compute(order, piece, model, stack, before, path, tell)
+                seconds = _compute(order, piece, order.threads or worker.state.nthreads, before, path, tell)
         except NapariUNetError as error:
             return Done(error=error)
-    return Done(perf_counter() - begun, tuple(warnings))
+    return Done(seconds, tuple(warnings))
 
 
-def _compute(
-    order: Order, piece: Piece, model: UNetModel, stack: Stack, before: list[Try], path: Path, tell: Any
-) -> None:
+def _compute(order: Order, piece: Piece, threads: int, before: list[Try], path: Path, tell: Notify) -> float:
+    """Compute a piece after some tries, and note at `path` how; return the seconds that it took."""
     from napari_unet.nn.plan import pixels_of
     from napari_unet.nn.prediction import compute_chunks, make_plan
+
+    model, stack = _opened(order, threads)
+    begun = perf_counter()
 
     def plan_with(config: PredictConfig) -> Any:
         return make_plan(model, stack, config, tuple(order.outputs), order.chunk, order.window)
@@ -218,6 +218,7 @@ def _compute(
         )  # fmt: skip
     except OSError as error:
         raise file_error(folder_of(order.journal), error) from error
+    return perf_counter() - begun
 
 
 @contextmanager

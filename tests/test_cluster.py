@@ -96,7 +96,11 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
     flags = tmp_path_factory.mktemp("flags")
     with LocalCluster(
-        n_workers=2, threads_per_worker=1, dashboard_address=None, memory_limit="4GB", silence_logs=60
+        n_workers=2,
+        threads_per_worker=1,
+        scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"},
+        memory_limit="4GB",
+        silence_logs=60,
     ) as local:
         with Client(local, set_as_default=False) as client:
             client.register_plugin(dying(flags))
@@ -327,9 +331,11 @@ def test_a_scheduler_that_does_not_answer_is_said(files: Path, tmp_path: Path, a
     import dask
 
     job = job_of(files, "two", SMALL, ("labels", tmp_path / "labels.zarr"))
-    with dask.config.set({"distributed.comm.timeouts.connect": 0.5}):
-        with pytest.raises(BackendError, match=f"No Dask scheduler answers at {address}"):
-            run_on_cluster(job, scheduler=address)
+    with (
+        dask.config.set({"distributed.comm.timeouts.connect": 0.5}),
+        pytest.raises(BackendError, match=f"No Dask scheduler answers at {address}"),
+    ):
+        run_on_cluster(job, scheduler=address)
 
 
 def test_workers_are_counted_by_computer() -> None:

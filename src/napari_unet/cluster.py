@@ -228,7 +228,8 @@ def _cluster(workers: int, scheduler: str | None) -> Iterator[Any]:
             n_workers=workers,
             threads_per_worker=1,
             memory_limit=free_memory() // workers,
-            dashboard_address=None,
+            # A page with nothing on it would listen all the same, to everybody on a port that others expect.
+            scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"},
             silence_logs=logging.CRITICAL,  # what the user should know, events say
         )
     with cluster, Client(cluster, set_as_default=False) as client:

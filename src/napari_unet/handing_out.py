@@ -6,6 +6,7 @@ some seconds, and shrink towards the end, so that all workers end at about the s
 
 from __future__ import annotations
 
+import math
 from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,6 +35,9 @@ _POLL = 0.3
 _LOOK = 2.0
 _PATIENCE = 30.0
 """Seconds between two questions whether to stop, two looks at the workers, and for pieces in hand to stop."""
+
+_RESTART = 20.0
+"""Seconds in which a worker that died is usually replaced."""
 
 _HOPELESS = (ConfigError, DataError, ModelError)
 """Errors that another try would meet again."""
@@ -182,7 +186,8 @@ class _Dealer:
         self._finished: Queue[Any] = Queue()
         self._failed: list[_Out] = []
         self._said: set[str] = set()
-        self._pieces, self._pace, self._begun = 0, 0.0, monotonic()
+        self._pieces, self._pace = 0, 0.0
+        self._begun = self._seen = monotonic()
 
     def do(self) -> bool:
         """Have all computed; return True if stopped before the end."""
@@ -229,9 +234,11 @@ class _Dealer:
         return {"workers": others, "allow_other_workers": True} if others else {}
 
     def _look_for_workers(self) -> None:
-        were = bool(self._workers.threads)
         self._workers.look_again()
-        if were and not self._workers.threads:
+        if self._workers.threads:
+            self._seen = monotonic()
+        elif monotonic() - self._seen > _RESTART:
+            self._seen = math.inf  # say it once
             self._notify(Warned("No worker is left: the segmentation goes on when there is one again."))
 
     def _take_in(self, out: _Out, future: Any) -> None:

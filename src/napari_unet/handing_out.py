@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter, deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from queue import Empty, Queue
 from time import monotonic, sleep
 from typing import Any
@@ -116,12 +116,15 @@ class _Out:
         The first.
     told : int
         Deaths that the user knows of.
+    by : set of str
+        Addresses of the workers where it failed.
     """
 
     piece: Piece
     failed: int = 0
     error: BaseException | None = None
     told: int = 0
+    by: set[str] = field(default_factory=set)
 
 
 def hand_out(
@@ -227,11 +230,8 @@ class _Dealer:
 
     def _elsewhere(self, out: _Out) -> dict[str, Any]:
         """Say that a worker which failed at a piece should not have it again, if there are others."""
-        if not out.failed:
-            return {}
-        tried = {each.worker for each in tries_of(self._order.tries, out.piece.number)}
-        others = [address for address in self._workers.threads if address not in tried]
-        return {"workers": others, "allow_other_workers": True} if others else {}
+        others = [address for address in self._workers.threads if address not in out.by]
+        return {"workers": others, "allow_other_workers": True} if out.by and others else {}
 
     def _look_for_workers(self) -> None:
         self._workers.look_again()
@@ -249,6 +249,7 @@ class _Dealer:
         if isinstance(found, Done) and found.error is None:
             self._take_in_done(out.piece, found)
         else:
+            out.by |= {found.worker} if isinstance(found, Done) else set()
             self._take_in_failed(out, future.exception() if found is None else found.error)
 
     def _take_in_done(self, piece: Piece, found: Done) -> None:

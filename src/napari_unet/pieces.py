@@ -116,11 +116,14 @@ class Done:
         For the user.
     error : NapariUNetError, optional
         Why it was not computed.
+    worker : str
+        Address of the process that had it.
     """
 
     seconds: float = 0.0
     warnings: tuple[str, ...] = ()
     error: NapariUNetError | None = None
+    worker: str = ""
 
 
 @dataclass(frozen=True)
@@ -186,8 +189,8 @@ def compute_piece(order: Order, piece: Piece) -> Done:
             with _trying(order.tries, piece.number, worker.address) as (path, before):
                 seconds = _compute(order, piece, order.threads or worker.state.nthreads, before, path, tell)
         except NapariUNetError as error:
-            return Done(error=error)
-    return Done(seconds, tuple(warnings))
+            return Done(error=error, worker=worker.address)
+    return Done(seconds, tuple(warnings), worker=worker.address)
 
 
 def _compute(order: Order, piece: Piece, threads: int, before: list[Try], path: Path, tell: Notify) -> float:

@@ -30,7 +30,7 @@ from napari_unet.events import (
 )
 from napari_unet.handing_out import Workers, hand_out, lost
 from napari_unet.jobs import PredictJob
-from napari_unet.pieces import Order, tries_folder
+from napari_unet.pieces import Order, ignore_interrupts, tries_folder
 from napari_unet.prediction_run import Means, run_prediction
 from napari_unet.processor import cores, free_memory
 from napari_unet.words import count
@@ -233,6 +233,7 @@ def _cluster(workers: int, scheduler: str | None) -> Iterator[Any]:
             silence_logs=logging.CRITICAL,  # what the user should know, events say
         )
     with cluster, Client(cluster, set_as_default=False) as client:
+        client.register_worker_callbacks(ignore_interrupts)
         yield client
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import secrets
 import shutil
+import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -37,7 +38,18 @@ from napari_unet.targets import has_chunk, identity
 if TYPE_CHECKING:
     from napari_unet.nn.model import UNetModel
 
-__all__ = ["TRIES", "Done", "Index", "Order", "Piece", "Try", "compute_piece", "tries_folder", "tries_of"]
+__all__ = [
+    "TRIES",
+    "Done",
+    "Index",
+    "Order",
+    "Piece",
+    "Try",
+    "compute_piece",
+    "ignore_interrupts",
+    "tries_folder",
+    "tries_of",
+]
 
 TRIES = 3
 """How often a piece is computed at most."""
@@ -171,6 +183,11 @@ def tries_folder(journal: Any) -> Iterator[Path]:
 def tries_of(folder: Path, number: int) -> list[Try]:
     """Read how often a piece was tried, and with what result."""
     return [_read(path) for path in _names(folder, number) if path.exists()]
+
+
+def ignore_interrupts() -> None:
+    """Leave Ctrl-C, which a terminal sends to all processes, to the one that handed out the work."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def compute_piece(order: Order, piece: Piece) -> Done:

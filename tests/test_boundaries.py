@@ -41,8 +41,10 @@ def test_the_values_need_no_arrays_and_no_files():
 
 
 def test_importing_the_edges_imports_no_backend_and_no_viewer():
-    modules = ", ".join(f"napari_unet.{name}" for name in ("api", "cli", "demo", "evaluation", "worker"))
-    assert imported_by(f"import {modules}", also=("napari", "qtpy")) == set()
+    modules = ", ".join(
+        f"napari_unet.{name}" for name in ("api", "cli", "cluster", "demo", "evaluation", "worker")
+    )
+    assert imported_by(f"import {modules}", also=("napari", "qtpy", "dask", "distributed")) == set()
 
 
 def test_samples_readers_and_writers_import_no_backend(cells_files, tmp_path):

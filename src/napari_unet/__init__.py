@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from napari_unet.api import load_model, predict, relabel, run, save_model, train
+    from napari_unet.cluster import run_on_cluster
     from napari_unet.config import Augmentation, PredictConfig, TrainConfig, UNetConfig
     from napari_unet.errors import (
         BackendError,
@@ -55,6 +56,7 @@ __all__ = [
     "relabel",
     "run",
     "run_in_worker",
+    "run_on_cluster",
     "save_model",
     "train",
 ]
@@ -62,6 +64,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "api": ("load_model", "predict", "relabel", "run", "save_model", "train"),
+    "cluster": ("run_on_cluster",),
     "config": ("Augmentation", "PredictConfig", "TrainConfig", "UNetConfig"),
     "errors": ("BackendError", "ConfigError", "DataError", "FileError", "ModelError", "NapariUNetError"),
     "evaluation": ("evaluate",),

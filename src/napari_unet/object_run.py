@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from napari_unet.config import PredictConfig
 from napari_unet.data.axes import Stack
+from napari_unet.data.blockwise import RunAll
 from napari_unet.data.decoding import decoding_of
 from napari_unet.data.instances import Scratch, Window, find_objects, slices_of
 from napari_unet.data.normalize import Range
@@ -32,13 +33,21 @@ _IN_MEMORY = 2**28
 
 
 @contextmanager
-def scratch_in(folder: Path) -> Iterator[Scratch]:
-    """Give what makes intermediate results: in memory, or in a folder that is removed in the end."""
+def scratch_in(folder: Path, most: int = _IN_MEMORY) -> Iterator[Scratch]:
+    """Give what makes intermediate results, in a folder that is removed in the end.
+
+    Parameters
+    ----------
+    folder : Path
+        Where those go that take more than `most` bytes; the others stay in memory, where no other process sees them.
+    most : int
+        0 for all of them in the folder.
+    """
     made = 0
 
     def scratch(shape: tuple[int, ...], dtype: npt.DTypeLike) -> Any:
         nonlocal made
-        if prod(shape) * np.dtype(dtype).itemsize <= _IN_MEMORY:
+        if prod(shape) * np.dtype(dtype).itemsize <= most:
             return np.zeros(shape, dtype)
         made += 1
         return create_scratch(folder / str(made), shape, dtype)
@@ -62,6 +71,8 @@ def segment_objects(
     tile_done: Callable[[tuple[int, ...]], bool] | None = None,
     slice_done: Callable[[tuple[int, ...]], bool] | None = None,
     scratch: Scratch = np.zeros,
+    segment: Callable[..., bool] | None = None,
+    run_all: RunAll = map,
     notify: Notify,
     stop: Stop,
 ) -> bool:
@@ -89,6 +100,10 @@ def segment_objects(
         Asked whether an earlier run has written a chunk of the outputs, or the objects of a slice.
     scratch : callable
         Makes arrays for intermediate results.
+    segment : callable, optional
+        Writes the outputs in place of `napari_unet.nn.prediction.segment`.
+    run_all : callable
+        As for `napari_unet.data.instances.find_objects`.
     notify, stop : callable
         Progress out, and the wish to stop in. A slice counts as one more tile.
 
@@ -97,8 +112,10 @@ def segment_objects(
     bool
         True if stopped before the end.
     """
-    from napari_unet.nn.prediction import segment
+    if segment is None:
+        from napari_unet.nn.prediction import segment as segment_here
 
+        segment = segment_here
     slices, tiles = len(slices_of(stack, window)), 0
 
     def tell(event: Event) -> None:
@@ -119,7 +136,7 @@ def segment_objects(
 
     return find(
         model.spec, config, outputs["probabilities"], labels, stack.slice_axes,
-        window=window, is_done=slice_done, scratch=scratch, tell=count, stop=stop,
+        window=window, is_done=slice_done, scratch=scratch, run_all=run_all, tell=count, stop=stop,
     )  # fmt: skip
 
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from napari_unet.config import PredictConfig
 from napari_unet.data.axes import Stack
-from napari_unet.data.instances import Window, slices_of
+from napari_unet.data.blockwise import RunAll
+from napari_unet.data.instances import Scratch, Window, slices_of
 from napari_unet.errors import DataError
 from napari_unet.events import Event, Notify, PredictStarted, Report, Stop, Warned
 from napari_unet.files.atomic import file_error
@@ -27,7 +28,7 @@ from napari_unet.relabel_run import label_type, make_labels, without_classes
 from napari_unet.spec import ModelSpec
 from napari_unet.targets import Attempt, Target, check_outputs, finish, held, open_target, scratch_beside
 
-__all__ = ["open_targets", "run_prediction"]
+__all__ = ["Means", "Opened", "load", "open_job", "open_targets", "run_prediction"]
 
 _CHUNK = (1024, 1024)
 """Pixels of an output chunk where tiles are computed on another grid, or none are."""
@@ -35,10 +36,42 @@ _CHUNK = (1024, 1024)
 _STOPPED = "Stopped. What is done is kept: the same job goes on from there."
 
 
-def run_prediction(job: PredictJob, notify: Notify, stop: Stop) -> Report:
+@dataclass(frozen=True)
+class Means:
+    """What computes a segmentation: this process, unless something else is given.
+
+    Parameters
+    ----------
+    segment : callable, optional
+        Does what `napari_unet.nn.prediction.segment` does, with the same arguments.
+    run_all : callable
+        As for `napari_unet.data.instances.find_objects`.
+    memory : int, optional
+        Bytes that each process may take for a tile, where it isn't this one.
+    parts : int
+        How many chunks a new result should have.
+    """
+
+    segment: Callable[..., bool] | None = None
+    run_all: RunAll = map
+    memory: int | None = None
+    parts: int = 1
+
+    @contextmanager
+    def scratch_for(self, output: Output) -> Iterator[Scratch]:
+        """Give what makes intermediate results of objects; other processes see them on disk only."""
+        folder = scratch_beside(output.path, "objects")
+        with scratch_in(folder) if self.segment is None else scratch_in(folder, most=0) as make:
+            yield make
+
+
+HERE = Means()
+
+
+def run_prediction(job: PredictJob, notify: Notify, stop: Stop, means: Means = HERE) -> Report:
     """Run a `PredictJob`; see `napari_unet.api.run`."""
     started = time.monotonic()
-    run = _Run.of(job, notify, stop)
+    run = _Run(job, *open_job(job), notify, stop, means)
     if job.dry_run:
         return run.foresee()
     check_outputs(job)
@@ -60,6 +93,34 @@ def run_prediction(job: PredictJob, notify: Notify, stop: Stop) -> Report:
     )
 
 
+class Opened(NamedTuple):
+    """What a job reads.
+
+    Parameters
+    ----------
+    spec, arrays
+        The model.
+    image : Image
+        On its own grid.
+    seen : Image
+        On the grid on which it is segmented; the same in most cases.
+    """
+
+    spec: ModelSpec
+    arrays: dict[str, Any]
+    image: Image
+    seen: Image
+
+
+def open_job(job: PredictJob) -> Opened:
+    """Open what a job reads."""
+    spec, arrays = read_model_file(job.model)
+    image = open_source(job.image)
+    _check_window(job, image.stack)
+    resampled = job.config.pixel_size == "model" and job.given == "image"
+    return Opened(spec, arrays, image, as_trained(image, spec) if resampled else image)
+
+
 @dataclass(frozen=True)
 class _Run:
     """A job with what it reads opened.
@@ -68,14 +129,12 @@ class _Run:
     ----------
     job : PredictJob
         What was asked for.
-    spec, arrays
-        The model.
-    image : Image
-        On its own grid.
-    seen : Image
-        On the grid on which it is segmented; the same in most cases.
+    spec, arrays, image, seen
+        As `Opened` has them.
     notify, stop : callable
         Progress out, and the wish to stop in.
+    means : Means
+        What computes.
     """
 
     job: PredictJob
@@ -85,20 +144,13 @@ class _Run:
     seen: Image
     notify: Notify
     stop: Stop
-
-    @classmethod
-    def of(cls, job: PredictJob, notify: Notify, stop: Stop) -> _Run:
-        spec, arrays = read_model_file(job.model)
-        image = open_source(job.image)
-        _check_window(job, image.stack)
-        resampled = job.config.pixel_size == "model" and job.given == "image"
-        return cls(job, spec, arrays, image, as_trained(image, spec) if resampled else image, notify, stop)
+    means: Means
 
     def foresee(self) -> Report:
         """Say what it takes, and write nothing."""
         from napari_unet.nn.prediction import foresee
 
-        model = load(self.job, self.spec, self.arrays)
+        model = load(self.job.config, self.spec, self.arrays)
         window = window_at(self.job.window, self.image.stack, self.seen.stack)
         kinds = [output.kind for output in self.job.outputs]
         if self.spec.objects and "labels" in kinds:
@@ -116,11 +168,13 @@ class _Run:
         return self._segment()
 
     def _segment(self, *, ours: bool = False) -> tuple[list[Target], bool]:
-        from napari_unet.nn.prediction import make_plan, segment
+        from napari_unet.nn.prediction import make_plan
+        from napari_unet.nn.prediction import segment as segment_here
 
         job, stack = self.job, self.image.stack
-        model = load(job, self.spec, self.arrays)
-        first = make_plan(model, stack, job.config, [output.kind for output in job.outputs])
+        model = load(job.config, self.spec, self.arrays)
+        means, kinds = self.means, [output.kind for output in job.outputs]
+        first = make_plan(model, stack, job.config, kinds, memory=means.memory, parts=means.parts)
         targets, network = open_targets(job, self.spec, self.image, first.chunk, ours=ours)
         groups: dict[str, str] = {target.kind: str(target.group) for target in targets}
 
@@ -135,7 +189,7 @@ class _Run:
             labels = next((target for target in targets if target not in network), None)
             options: dict[str, Any] = {"chunk": network[-1].chunk, "window": job.window, "stop": self.stop}
             if labels is None:
-                return targets, segment(
+                return targets, (means.segment or segment_here)(
                     model, stack, config, arrays, is_done=network[-1].has, notify=tell, **options
                 )
             stopped = self._segment_objects(model, config, network, labels, tell, options)
@@ -156,10 +210,11 @@ class _Run:
         if scratch and all(map(labels.has_slice, slices)) and not config.link_slices:
             tell(PredictStarted({}, len(slices), len(slices), "CPU"))
         else:
-            with scratch_in(scratch_beside(labels.output.path, "objects")) as make:
+            with self.means.scratch_for(labels.output) as make:
                 if segment_objects(
                     model, stack, config, {target.kind: target.array for target in network}, labels.array,
-                    tile_done=network[-1].has, slice_done=labels.has_slice, scratch=make, notify=tell, **options,
+                    tile_done=network[-1].has, slice_done=labels.has_slice, scratch=make, segment=self.means.segment, run_all=self.means.run_all,
+                    notify=tell, **options,
                 ):  # fmt: skip
                     return True
         for target in scratch:
@@ -179,11 +234,11 @@ class _Run:
         with (
             held(target),
             _zarr_errors(target),
-            scratch_in(scratch_beside(output.path, "objects")) as scratch,
+            self.means.scratch_for(output) as scratch,
         ):
             stopped = make_labels(
                 self.spec, self.job.config, stack, target.array, window=self.job.window, chunk_done=target.has,
-                slice_done=target.has_slice, scratch=scratch, notify=tell, stop=self.stop,
+                slice_done=target.has_slice, scratch=scratch, run_all=self.means.run_all, notify=tell, stop=self.stop,
             )  # fmt: skip
         return [target], stopped
 
@@ -222,13 +277,13 @@ class _Run:
         return targets, stopped
 
 
-def load(job: PredictJob, spec: ModelSpec, arrays: dict[str, Any]) -> Any:
-    """Build a job's model in the precision that it is to compute in."""
+def load(config: PredictConfig, spec: ModelSpec, arrays: dict[str, Any]) -> Any:
+    """Build a model in the precision that it is to compute in."""
     from napari_unet.nn import backend
     from napari_unet.nn.model import UNetModel
     from napari_unet.nn.prediction import settle_precision
 
-    backend.prepare(settle_precision(job.config), seed=0)
+    backend.prepare(settle_precision(config), seed=0)
     return UNetModel.from_arrays(spec, arrays)
 
 

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from napari_unet.config import PredictConfig
 from napari_unet.data.axes import Stack
+from napari_unet.data.blockwise import RunAll
 from napari_unet.data.instances import IDS, Scratch, Window, slices_of
 from napari_unet.data.labels import ClassMap
 from napari_unet.errors import DataError
@@ -58,6 +59,7 @@ def make_labels(
     chunk_done: Callable[[tuple[int, ...]], bool] | None = None,
     slice_done: Callable[[tuple[int, ...]], bool] | None = None,
     scratch: Scratch = np.zeros,
+    run_all: RunAll = map,
     notify: Notify,
     stop: Stop,
 ) -> bool:
@@ -79,6 +81,8 @@ def make_labels(
         Asked whether an earlier run has written a chunk of classes, or the objects of a slice.
     scratch : callable
         Makes arrays for intermediate results.
+    run_all : callable
+        As for `napari_unet.data.instances.find_objects`.
     notify, stop : callable
         Progress out, and the wish to stop in.
 
@@ -97,7 +101,7 @@ def make_labels(
 
     return find(
         spec, config, _maps_first(probabilities), labels, probabilities.slice_axes,
-        window=window, is_done=slice_done, scratch=scratch, tell=tell, stop=stop,
+        window=window, is_done=slice_done, scratch=scratch, run_all=run_all, tell=tell, stop=stop,
     )  # fmt: skip
 
 

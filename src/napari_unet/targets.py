@@ -20,7 +20,17 @@ from napari_unet.files.zarr import chunk_done, create_result, open_result, resul
 from napari_unet.jobs import Output, PredictJob
 from napari_unet.spec import ModelSpec
 
-__all__ = ["Attempt", "Target", "check_outputs", "finish", "held", "open_target", "scratch_beside"]
+__all__ = [
+    "Attempt",
+    "Target",
+    "check_outputs",
+    "finish",
+    "has_chunk",
+    "held",
+    "identity",
+    "open_target",
+    "scratch_beside",
+]
 
 
 @dataclass(frozen=True)
@@ -53,13 +63,18 @@ class Target:
         return int(height), int(width)
 
     def has(self, index: tuple[int, ...]) -> bool:
-        """Whether an earlier run has written a chunk; an axis of classes, all in one chunk, may come before."""
-        return chunk_done(self.array, (0,) * (int(self.array.ndim) - len(index)) + index)
+        """Whether an earlier run has written a chunk."""
+        return has_chunk(self.array, index)
 
     def has_slice(self, index: tuple[int, ...]) -> bool:
         """Whether an earlier run has written the last chunk of a slice."""
         last = (-(-size // step) - 1 for size, step in zip(self.array.shape[-2:], self.chunk, strict=True))
         return self.has((*index, *last))
+
+
+def has_chunk(array: Any, index: tuple[int, ...]) -> bool:
+    """Tell whether a chunk of a result is on disk; an axis of classes, all in one chunk, may come before `index`."""
+    return chunk_done(array, (0,) * (int(array.ndim) - len(index)) + index)
 
 
 def check_outputs(job: PredictJob) -> None:
@@ -212,11 +227,19 @@ def _origin_of(group: Path) -> str | None:
 def _origin(job: PredictJob, output: Output) -> str:
     """Return a digest of all that a result depends on, to tell whether a run can go on with it."""
     config = job.config.model_dump(exclude={"tile_megapixels"})  # changes the tiles, not the answer
-    image = _identity(job.image.path)
-    content = [_identity(job.model), image, job.image.model_dump(), output.kind, job.window, config]
+    image = identity(job.image.path)
+    content = [
+        identity(job.model),
+        image,
+        job.image.model_dump(exclude={"path"}),
+        output.kind,
+        job.window,
+        config,
+    ]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
-def _identity(path: str) -> tuple[str, int, int]:
+def identity(path: str) -> tuple[str, int, int]:
+    """Return what tells whether a file is still the same: its absolute path, size, and time of the last change."""
     status = Path(path).stat()
     return str(Path(path).absolute()), status.st_size, status.st_mtime_ns

@@ -43,6 +43,7 @@ __all__ = [
     "count_zarr_series",
     "create_result",
     "create_scratch",
+    "folder_of",
     "is_zarr",
     "open_result",
     "open_zarr",
@@ -400,6 +401,20 @@ def _group(path: str | PathLike[str], mode: Any = "r") -> zarr.Group:
     return node
 
 
+def folder_of(array: zarr.Array[Any]) -> Path:
+    """Return the folder of the group that an array lies in.
+
+    Raises
+    ------
+    FileError
+        If it is stored in another way.
+    """
+    store = array.store_path.store
+    if not isinstance(store, LocalStore):
+        raise FileError(str(store), "is not a folder, so its chunks cannot be looked for.")
+    return Path(store.root)
+
+
 def chunk_done(array: zarr.Array[Any], index: Sequence[int]) -> bool:
     """Tell whether a chunk of a result is on disk, complete.
 
@@ -410,7 +425,4 @@ def chunk_done(array: zarr.Array[Any], index: Sequence[int]) -> bool:
     index : sequence of int
         Of the chunk in the grid of chunks, one for each axis.
     """
-    store = array.store_path.store
-    if not isinstance(store, LocalStore):
-        raise FileError(str(store), "is not a folder, so its chunks cannot be looked for.")
-    return (store.root / array.path / array.metadata.encode_chunk_key(tuple(index))).is_file()
+    return (folder_of(array) / array.path / array.metadata.encode_chunk_key(tuple(index))).is_file()

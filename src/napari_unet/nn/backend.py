@@ -32,6 +32,7 @@ __all__ = [
     "compile_ahead",
     "compiled",
     "device_name",
+    "limit_threads",
     "load_keras",
     "memory_errors",
     "policy",
@@ -110,6 +111,34 @@ def prepare(precision: Precision = "float32", seed: int = 0) -> None:
     keras.utils.set_random_seed(seed)
     if keras.backend.backend() == "tensorflow":
         _prepare_tensorflow()
+
+
+def limit_threads(count: int) -> None:
+    """Compute with so many threads in this process, which shares its processor with others.
+
+    It has no effect once TensorFlow has computed something, nor on JAX, which takes what the system lets it take.
+
+    Parameters
+    ----------
+    count : int
+        Of one operation of the network; operations run one after the other.
+
+    Raises
+    ------
+    BackendError
+        As `load_keras`.
+    """
+    match load_keras().backend.backend():
+        case "tensorflow":
+            import tensorflow as tf
+
+            with suppress(RuntimeError):  # its threads have started
+                tf.config.threading.set_intra_op_parallelism_threads(count)
+                tf.config.threading.set_inter_op_parallelism_threads(1)
+        case "torch":
+            import torch
+
+            torch.set_num_threads(count)
 
 
 @contextmanager

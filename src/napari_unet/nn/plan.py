@@ -23,6 +23,9 @@ _MOST_BYTES = 2e9
 _SHARE = 0.5
 """Of the free memory that a tile may take; the estimate can be wrong, and others need some too."""
 
+_LEAST = 2**20
+"""Pixels of a tile that is not made smaller for the sake of more chunks: it would be halo for the most part."""
+
 _BYTES_PER_PIXEL = {"float32": 17, "bfloat16": 11}
 """Memory of a pass, per pixel and filter of the first module: 261 and 165 bytes were measured at 16 filters."""
 
@@ -37,7 +40,13 @@ def bytes_per_pixel(spec: ModelSpec, precision: Precision, *, several_passes: bo
 
 
 def largest_tile(
-    config: PredictConfig, spec: ModelSpec, precision: Precision, reach: Halo, *, several_passes: bool = False
+    config: PredictConfig,
+    spec: ModelSpec,
+    precision: Precision,
+    reach: Halo,
+    *,
+    several_passes: bool = False,
+    memory: int | None = None,
 ) -> int:
     """Return the pixels of the largest tile: as asked, or as many as memory is there for.
 
@@ -53,16 +62,24 @@ def largest_tile(
         Around a tile. Where memory is short, tiles of twice its width are still tried.
     several_passes : bool
         Whether features are kept from one pass to the next.
+    memory : int, optional
+        Bytes that are free where the tile is computed; by default those of this computer.
     """
     if config.tile_megapixels is not None:
         return int(config.tile_megapixels * 1e6)
-    budget = min(_MOST_BYTES, _SHARE * free_memory())
+    budget = min(_MOST_BYTES, _SHARE * (free_memory() if memory is None else memory))
     pixel = bytes_per_pixel(spec, precision, several_passes=several_passes)
     return max(_smallest(reach, spec.network.stride), int(budget / pixel))
 
 
-def best_chunk(stack: Stack, reach: Halo, stride: int, largest: int) -> tuple[int, int]:
-    """Return the chunk (cy, cx), in pixels, that is computed fastest with tiles of at most `largest` pixels."""
+def best_chunk(stack: Stack, reach: Halo, stride: int, largest: int, parts: int = 1) -> tuple[int, int]:
+    """Return the chunk (cy, cx), in pixels, that is computed fastest with tiles of at most `largest` pixels.
+
+    With `parts`, chunks are so small that the stack has about as many, as far as that is sensible.
+    """
+    if parts > 1:
+        slices, height, width, _ = stack.shape
+        largest = min(largest, max(_LEAST, slices * height * width // parts))
     return chunk_shape((stack.shape[1], stack.shape[2]), reach, stride, largest)
 
 

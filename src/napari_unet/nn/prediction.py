@@ -7,7 +7,7 @@ One chunk of the output is the unit of work, of writing and of resuming.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from time import perf_counter
 from typing import Any
@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from napari_unet.config import PredictConfig
 from napari_unet.data.axes import Stack
-from napari_unet.data.normalize import Range, survey
+from napari_unet.data.normalize import Range
 from napari_unet.data.tiling import Tile, read_tile
 from napari_unet.errors import ModelError
 from napari_unet.events import (
@@ -33,13 +33,21 @@ from napari_unet.events import (
 from napari_unet.nn import backend
 from napari_unet.nn.engine import SAMPLED, Engine, needed_halo
 from napari_unet.nn.estimate import Estimate, estimate
+from napari_unet.nn.inputs import check_channels, measure_range
 from napari_unet.nn.machine import this_computer
 from napari_unet.nn.model import UNetModel
 from napari_unet.nn.outputs import Output, Window, Writer
 from napari_unet.nn.plan import Plan, Work, best_chunk, bytes_per_pixel, largest_tile, pixels_of
 from napari_unet.spec import ModelSpec
 
-__all__ = ["compute_tile", "foresee", "make_plan", "measure_range", "segment", "settle_precision"]
+__all__ = [
+    "compute_chunks",
+    "compute_tile",
+    "foresee",
+    "make_plan",
+    "segment",
+    "settle_precision",
+]
 
 Answers = dict[str, npt.NDArray[Any]]
 
@@ -100,7 +108,7 @@ def segment(
         If the image has other channels than the model reads, if the model lacks the brightness range
         that ``normalize="model"`` asks for, or if labels are asked of a model that knows objects.
     """
-    _check_channels(model.spec, stack)
+    check_channels(model.spec, stack)
     if model.spec.objects and "labels" in outputs:
         raise ModelError("Objects are made of the probabilities of whole slices: compute these first.")
     plan = make_plan(model, stack, config, tuple(outputs), chunk, window)
@@ -118,6 +126,45 @@ def segment(
     )
     write = Writer(plan, model.spec, outputs, window)
     return _Run(plan, engine, stack, write, total, notify, stop).do(todo)
+
+
+def compute_chunks(
+    model: UNetModel,
+    stack: Stack,
+    config: PredictConfig,
+    outputs: Mapping[str, Output],
+    plan: Plan,
+    wanted: Collection[tuple[int, ...]],
+    *,
+    window: Window | None,
+    pixel_range: Range,
+    notify: Notify,
+    stop: Stop,
+) -> bool:
+    """Compute some chunks of a segmentation whose others are computed elsewhere.
+
+    Parameters
+    ----------
+    model, stack, config, outputs, window, stop
+        As for `segment`.
+    plan : Plan
+        From `make_plan`, with the chunks of the outputs.
+    wanted : collection of tuple of int
+        Index of each chunk to compute.
+    pixel_range : Range
+        Black and white of each channel.
+    notify : callable
+        Receives `Warned`, and a `TileDone` for each chunk.
+
+    Returns
+    -------
+    bool
+        True if stopped before the end.
+    """
+    todo = [work for work in plan.works() if work.index in wanted]
+    engine = _engine(model, stack, config, tuple(outputs), pixel_range)
+    write = Writer(plan, model.spec, outputs, window)
+    return _Run(plan, engine, stack, write, len(todo), notify, stop).do(todo)
 
 
 def foresee(
@@ -142,7 +189,7 @@ def foresee(
     ModelError
         If the image has other channels than the model reads.
     """
-    _check_channels(model.spec, stack)
+    check_channels(model.spec, stack)
     plan = make_plan(model, stack, config, kinds, None, window)
     channels = stack.shape[3]
     engine = _engine(model, stack, config, kinds, Range((0.0,) * channels, (1.0,) * channels))
@@ -157,8 +204,22 @@ def make_plan(
     kinds: Sequence[str],
     chunk: tuple[int, int] | None = None,
     window: Window | None = None,
+    *,
+    memory: int | None = None,
+    parts: int = 1,
 ) -> Plan:
-    """Plan how an image is segmented; parameters as for `segment`, `kinds` being those of the outputs.
+    """Plan how an image is segmented.
+
+    Parameters
+    ----------
+    model, stack, config, chunk, window
+        As for `segment`.
+    kinds : sequence of str
+        Outputs.
+    memory : int, optional
+        Bytes that are free where tiles are computed; by default those of this computer.
+    parts : int
+        How many chunks there should be, where they are not given, so that several processes have something to do.
 
     Raises
     ------
@@ -167,10 +228,10 @@ def make_plan(
     """
     reach, stride = needed_halo(model.network, config), model.spec.network.stride
     largest = largest_tile(
-        config, model.spec, settle_precision(config), reach, several_passes=SAMPLED in kinds
+        config, model.spec, settle_precision(config), reach, several_passes=SAMPLED in kinds, memory=memory
     )
     # Asked for even when the chunk is given: it refuses a tile limit that no chunk can keep.
-    best = best_chunk(stack, reach, stride, largest)
+    best = best_chunk(stack, reach, stride, largest, parts)
     slices, sides = (window[0], window[1:]) if window else (None, None)
     one_shape = backend.compile_ahead() or backend.device_name() != "CPU"
     return Plan.of(stack, chunk or best, reach, stride, largest, slices, sides, one_shape=one_shape)
@@ -319,54 +380,3 @@ def settle_precision(config: PredictConfig) -> backend.Precision:
 
 def _pixel_bytes(spec: ModelSpec, config: PredictConfig, kinds: Iterable[str]) -> float:
     return bytes_per_pixel(spec, settle_precision(config), several_passes=SAMPLED in kinds)
-
-
-def measure_range(
-    spec: ModelSpec,
-    stack: Stack,
-    config: PredictConfig,
-    notify: Notify = ignore_events,
-    stop: Stop = never_stop,
-) -> Range:
-    """Return black and white of each channel, from the whole image or as the training images had them.
-
-    Raises
-    ------
-    ModelError
-        If they are to be those of the training images, and the model does not know them.
-    """
-    given = spec.normalization
-    if config.normalize == "model":
-        if not given.low or not given.high:
-            raise ModelError(
-                f"Model {spec.name!r} does not say which brightness its training images had: "
-                "take the brightness range from the image."
-            )
-        return Range(given.low, given.high)
-    found = survey(stack, given.lower, given.upper, stop)
-    if found.not_finite:
-        notify(
-            Warned(
-                f"Image {stack.name!r} has {found.not_finite:,} values that are NaN or infinite; they count as 0."
-            )
-        )
-    if any(found.constant) and not stop():
-        notify(
-            Warned(f"Image {stack.name!r} has the same value everywhere, so there is nothing to tell apart.")
-            if all(found.constant)
-            else Warned(f"A channel of image {stack.name!r} has the same value everywhere.")
-        )
-    return found.range
-
-
-def _check_channels(spec: ModelSpec, stack: Stack) -> None:
-    wanted, found = spec.network.channels, stack.shape[3]
-    if wanted == found:
-        return
-    way_out = (
-        "convert the image to grey (one channel)" if wanted == 1 else f"give an image of {wanted} channels"
-    )
-    raise ModelError(
-        f"Model {spec.name!r} reads {wanted} channel{'s' * (wanted > 1)}, but image {stack.name!r} has {found} "
-        f"(axes {stack.axes}): {way_out}, or use a model trained on images like this."
-    )

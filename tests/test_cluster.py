@@ -1,0 +1,357 @@
+"""A segmentation on a cluster is the same as on one computer, and survives its workers.
+
+One cluster of two workers serves most tests. A file in `flags` named after a chunk makes the worker die that comes
+to it: "once" in the middle of its piece, "always" as it begins.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from napari_unet import run, run_on_cluster, save_model
+from napari_unet.cli import main
+from napari_unet.config import PredictConfig
+from napari_unet.errors import BackendError, ConfigError, ModelError
+from napari_unet.events import Event, Noted, PredictStarted, TileDone, Warned
+from napari_unet.files.image import open_image
+from napari_unet.files.tiff import write_tiff
+from napari_unet.files.zarr import create_scratch
+from napari_unet.handing_out import Workers
+from napari_unet.jobs import ArraySource, Output, PredictJob
+from napari_unet.nn.model import UNetModel
+from napari_unet.object_run import scratch_in
+from napari_unet.spec import ClassInfo
+
+from .nn.segmenting import random_model
+
+SHAPE = (3, 90, 130)
+SMALL = PredictConfig(tile_megapixels=0.01, precision="float32")
+OBJECTS = SMALL.replace(threshold=0.5, seed_threshold=0.36, min_size=3, link_slices=True)
+WINDOW = ((1, 3), (20, 71), (5, 100))
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A cluster as somebody else would have started it."""
+
+    scheduler: str
+    flags: Path
+
+    def run(self, job: PredictJob, **options: object) -> list[Event]:
+        events: list[Event] = []
+        report = run_on_cluster(job, events.append, scheduler=self.scheduler, **options)
+        assert not report.stopped
+        return events
+
+    def die_at(self, chunk: tuple[int, ...], how: str) -> Path:
+        flag = self.flags / "-".join(map(str, chunk))
+        flag.write_text(how)
+        return flag
+
+
+def dying(flags: Path) -> object:
+    """A plugin that makes workers die as files in a folder say."""
+    from distributed import WorkerPlugin
+
+    class Dying(WorkerPlugin):  # local, so that workers get its code
+        name = "dying"
+
+        def setup(self, worker: object) -> None:
+            from napari_unet import pieces
+            from napari_unet.nn.outputs import Writer
+
+            def die(chunk: tuple[int, ...], how: str) -> None:
+                flag = flags / "-".join(map(str, chunk))
+                if flag.exists() and flag.read_text() == how:
+                    if how == "once":
+                        flag.unlink()
+                    os._exit(1)
+
+            compute, write = pieces._compute, Writer.__call__
+
+            def compute_or_die(order, piece, *rest):  # type: ignore[no-untyped-def]
+                for chunk in piece.chunks:
+                    die(chunk, "always")
+                return compute(order, piece, *rest)
+
+            def write_or_die(self, work, answers):  # type: ignore[no-untyped-def]
+                die(work.index, "once")
+                return write(self, work, answers)
+
+            pieces._compute, Writer.__call__ = compute_or_die, write_or_die
+
+    return Dying()
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    from distributed import Client, LocalCluster
+
+    flags = tmp_path_factory.mktemp("flags")
+    with LocalCluster(
+        n_workers=2,
+        threads_per_worker=1,
+        scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"},
+        memory_limit="4GB",
+        silence_logs=60,
+    ) as local:
+        with Client(local, set_as_default=False) as client:
+            client.register_plugin(dying(flags))
+        yield Cluster(local.scheduler_address, flags)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an image and models of two classes, three classes and objects."""
+    folder = tmp_path_factory.mktemp("files")
+    image = np.random.default_rng(0).integers(0, 60_000, SHAPE).astype(np.uint16)
+    size = {"Z": 2.0, "Y": 0.5, "X": 0.5}
+    write_tiff(folder / "image.ome.tif", image, "ZYX", pixel_size=size, unit="micrometer")
+    two, three = random_model(dropout=0.3), random_model(classes=3)
+    sized = two.spec.replace(pixel_size=(0.75, 0.75), unit="micrometer")
+    names = [ClassInfo(value=value) for value in range(3)]
+    things = three.spec.replace(target="objects", classes=tuple(names), objects={})
+    save_model(two, folder / "two.unet")
+    save_model(three, folder / "three.unet")
+    save_model(UNetModel(sized, two.network), folder / "sized.unet")
+    save_model(UNetModel(things, three.network), folder / "objects.unet")
+    return folder
+
+
+def job_of(
+    files: Path, model: str, config: PredictConfig, *outputs: tuple[str, Path], **more: object
+) -> PredictJob:
+    return PredictJob(
+        **{
+            "model": str(files / f"{model}.unet"),
+            "image": ArraySource(path=str(files / "image.ome.tif")),
+            "outputs": tuple(Output(kind=kind, path=str(path)) for kind, path in outputs),
+            "config": config,
+            **more,
+        }
+    )
+
+
+def read(path: str | Path) -> np.ndarray:
+    return np.asarray(open_image(path).array[...])
+
+
+def moved(job: PredictJob, folder: Path) -> PredictJob:
+    """The same job with outputs in another folder."""
+    outputs = [output.replace(path=str(folder / Path(output.path).name)) for output in job.outputs]
+    return job.replace(outputs=tuple(outputs))
+
+
+def said(events: list[Event], cls: type[Event]) -> list[str]:
+    return [event.message for event in events if isinstance(event, cls)]
+
+
+@pytest.mark.parametrize(
+    ("model", "config", "kinds", "ending", "window"),
+    [
+        ("two", SMALL, ["labels", "probabilities"], "zarr", None),
+        ("two", SMALL, ["labels", "uncertainty"], "ome.tif", WINDOW),
+        ("three", SMALL, ["labels", "probabilities"], "zarr", WINDOW),
+        ("three", SMALL.replace(probability_type="float32"), ["probabilities"], "ome.tif", None),
+        ("objects", OBJECTS, ["labels"], "ome.tif", None),
+        ("objects", OBJECTS.replace(link_slices=False), ["labels", "probabilities"], "zarr", WINDOW),
+        ("sized", SMALL.replace(pixel_size="model"), ["labels", "entropy"], "zarr", None),
+    ],
+)
+def test_the_result_is_that_of_one_process(
+    cluster: Cluster,
+    files: Path,
+    tmp_path: Path,
+    model: str,
+    config: PredictConfig,
+    kinds: list[str],
+    ending: str,
+    window: object,
+) -> None:
+    outputs = [(kind, tmp_path / f"{kind}.{ending}") for kind in kinds]
+    job = job_of(files, model, config, *outputs, window=window)
+    (tmp_path / "alone").mkdir()
+    alone = run(moved(job, tmp_path / "alone"))
+    events = cluster.run(job)
+    for kind, path in outputs:
+        found, wanted = read(path), read(alone.outputs[kind])
+        assert found.dtype == wanted.dtype and wanted.any()
+        if found.dtype.kind == "f":
+            np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-6)
+        else:
+            np.testing.assert_array_equal(found, wanted)
+    if "regions" in alone.outputs:
+        table = Path(alone.outputs["regions"]).name
+        assert (tmp_path / table).read_text() == (tmp_path / "alone" / table).read_text()
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+    assert not list(tmp_path.rglob("tries-*"))
+    started = next(event for event in events if isinstance(event, PredictStarted))
+    assert started.device == "2 workers" and started.done == 0
+    done = [event.done for event in events if isinstance(event, TileDone)]
+    assert done == sorted(done) and done[-1] == started.total
+    assert "2 workers on 1 computer compute, with 1 thread each." in said(events, Noted)
+    assert said(events, Warned) == []
+
+
+def test_either_goes_on_with_what_the_other_did(cluster: Cluster, files: Path, tmp_path: Path) -> None:
+    job = job_of(files, "two", SMALL, ("labels", tmp_path / "labels.zarr"))
+    asked: list[Event] = []
+    first = run(job, asked.append, lambda: sum(isinstance(event, TileDone) for event in asked) >= 3)
+    assert first.stopped
+
+    events: list[Event] = []
+    second = run_on_cluster(
+        job,
+        events.append,
+        lambda: any(isinstance(event, TileDone) for event in events),
+        scheduler=cluster.scheduler,
+    )
+    assert second.stopped and second.outputs == first.outputs
+    assert "the same job goes on from there" in second.message
+    assert events[0].done == 3
+    assert not list(tmp_path.rglob("tries-*"))
+
+    rest = [event for event in cluster.run(job) if isinstance(event, PredictStarted)]
+    assert 3 < rest[0].done < rest[0].total
+    (tmp_path / "alone").mkdir()
+    run(moved(job, tmp_path / "alone"))
+    np.testing.assert_array_equal(read(tmp_path / "labels.zarr"), read(tmp_path / "alone" / "labels.zarr"))
+    again: list[Event] = []
+    run(job, again.append)
+    assert [event.done for event in again] == [rest[0].total]
+
+
+def test_a_worker_that_dies_loses_nothing(cluster: Cluster, files: Path, tmp_path: Path) -> None:
+    job = job_of(files, "two", SMALL, ("probabilities", tmp_path / "maps.zarr"))
+    flag = cluster.die_at((1, 0, 1), "once")
+    events = cluster.run(job)
+    assert not flag.exists()
+    (warning,) = said(events, Warned)
+    assert warning.startswith("Worker tcp://127.0.0.1:") and "died while it computed" in warning
+    assert warning.endswith("with smaller tiles they are tried again.")
+    total = next(event.total for event in events if isinstance(event, PredictStarted))
+    assert max(event.done for event in events if isinstance(event, TileDone)) == total
+    assert sum(path.is_file() for path in (tmp_path / "maps.zarr" / "0" / "c").rglob("*")) == total
+    (tmp_path / "alone").mkdir()
+    run(moved(job, tmp_path / "alone"))
+    found, wanted = (read(folder / "maps.zarr") for folder in (tmp_path, tmp_path / "alone"))
+    np.testing.assert_allclose(found.astype(int), wanted.astype(int), rtol=0, atol=1)  # smaller tiles
+
+
+def test_a_piece_that_always_kills_is_left_out_after_three_tries(
+    cluster: Cluster, files: Path, tmp_path: Path
+) -> None:
+    job = job_of(files, "two", SMALL, ("labels", tmp_path / "labels.zarr"))
+    flag = cluster.die_at((0, 0, 0), "always")
+    events: list[Event] = []
+    with pytest.raises(BackendError) as caught:
+        run_on_cluster(job, events.append, scheduler=cluster.scheduler)
+    message = str(caught.value)
+    assert message.startswith("1 piece of ")
+    assert (
+        "failed in 3 tries each, so 1 chunk of the result is missing: row 0, column 0 of slice 0." in message
+    )
+    assert message.endswith("All others are done and kept; the same job goes on with what is missing.")
+    warnings = said(events, Warned)
+    assert len(warnings) == 3 and warnings[-1].endswith("they are left out.")
+    flag.unlink()
+    started = next(event for event in cluster.run(job) if isinstance(event, PredictStarted))
+    assert started.done == started.total - 1
+
+
+def test_a_damaged_place_of_the_image_is_named(cluster: Cluster, files: Path, tmp_path: Path) -> None:
+    source = create_scratch(tmp_path / "image.zarr", (2, 90, 130), np.uint8)
+    source[...] = np.random.default_rng(0).integers(0, 255, source.shape)
+    job = job_of(files, "two", SMALL, ("labels", tmp_path / "labels.zarr")).replace(
+        image=ArraySource(path=str(tmp_path / "image.zarr"), axes="ZYX")
+    )
+    events: list[Event] = []
+
+    def damage(event: Event) -> None:
+        events.append(event)
+        if isinstance(event, Noted):  # after the brightness was measured
+            for path in (tmp_path / "image.zarr").rglob("c/1/**/*"):
+                if path.is_file():
+                    path.write_bytes(b"damaged")
+
+    with pytest.raises(BackendError, match="of slice 1.*The first error: .*damaged or incomplete"):
+        run_on_cluster(job, damage, scheduler=cluster.scheduler)
+
+
+def test_what_another_try_would_meet_again_ends_the_run(
+    cluster: Cluster, files: Path, tmp_path: Path
+) -> None:
+    job = job_of(files, "two", SMALL.replace(normalize="model"), ("labels", tmp_path / "labels.zarr"))
+    with pytest.raises(ModelError, match="does not say which brightness its training images had"):
+        run_on_cluster(job, scheduler=cluster.scheduler)
+
+
+def test_the_command_line_starts_workers_of_its_own(files: Path, tmp_path: Path) -> None:
+    out = tmp_path / "labels.ome.tif"
+    arguments = [str(files / "two.unet"), str(files / "image.ome.tif"), "--out", str(out)]
+    assert main(["predict", *arguments, "--workers", "1", "--json"]) == 0
+    report = run(job_of(files, "two", PredictConfig(), ("labels", tmp_path / "alone.zarr")))
+    np.testing.assert_array_equal(read(out), read(report.outputs["labels"]))
+
+
+def test_an_estimate_needs_no_cluster(files: Path, tmp_path: Path) -> None:
+    job = job_of(files, "two", SMALL, ("labels", tmp_path / "labels.zarr"), dry_run=True)
+    assert "GiB of memory" in run_on_cluster(job, scheduler="tcp://127.0.0.1:1").message
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("workers", "scheduler"), [(0, None), (2, "tcp://here:8786"), (-1, None)])
+def test_it_is_either_workers_or_a_scheduler(
+    files: Path, tmp_path: Path, workers: int, scheduler: str | None
+) -> None:
+    job = job_of(files, "two", SMALL, ("labels", tmp_path / "labels.zarr"))
+    with pytest.raises(ConfigError, match="give one of them"):
+        run_on_cluster(job, workers=workers, scheduler=scheduler)
+
+
+def test_a_missing_dask_is_said(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    job = job_of(files, "two", SMALL, ("labels", tmp_path / "labels.zarr"))
+    with pytest.raises(
+        BackendError, match=r'Dask is not installed .* -m pip install "napari-unet\[cluster\]"'
+    ):
+        run_on_cluster(job, workers=2)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "nowhere://at/all"])
+def test_a_scheduler_that_does_not_answer_is_said(files: Path, tmp_path: Path, address: str) -> None:
+    import dask
+
+    job = job_of(files, "two", SMALL, ("labels", tmp_path / "labels.zarr"))
+    with (
+        dask.config.set({"distributed.comm.timeouts.connect": 0.5}),
+        pytest.raises(BackendError, match=f"No Dask scheduler answers at {address}"),
+    ):
+        run_on_cluster(job, scheduler=address)
+
+
+def test_workers_are_counted_by_computer() -> None:
+    class Client:
+        def scheduler_info(self, n_workers: int) -> dict[str, object]:
+            sizes = {"tcp://a:1": (1, 8), "tcp://a:2": (1, 4), "tcp://b:1": (4, 8)}
+            return {"workers": {at: {"nthreads": n, "memory_limit": m} for at, (n, m) in sizes.items()}}
+
+    workers = Workers(Client())
+    assert (workers.memory, workers.on_one_computer) == (4, 2)
+    assert workers.sentence(0) == "3 workers on 2 computers compute, with 1 to 4 threads each."
+    assert workers.sentence(2) == "3 workers on 2 computers compute, with 2 threads each."
+
+
+def test_scratch_for_others_is_on_disk(tmp_path: Path) -> None:
+    with scratch_in(tmp_path / "scratch", most=0) as make:
+        assert not isinstance(make((4, 4), np.uint32), np.ndarray)
+        assert (tmp_path / "scratch").is_dir()
+    assert not (tmp_path / "scratch").exists()

@@ -130,7 +130,7 @@ class _Run:
         with held(targets[-1]) as attempt, _zarr_errors(targets[0]):
             config = _smaller(job, attempt, first.smallest, self.notify)
             plan = make_plan(model, stack, config, [t.kind for t in network], network[-1].chunk, job.window)
-            attempt.begin(plan.largest / 1e6)
+            attempt.begin(plan.computed)
             arrays = {target.kind: target.array for target in network}
             labels = next((target for target in targets if target not in network), None)
             options: dict[str, Any] = {"chunk": network[-1].chunk, "window": job.window, "stop": self.stop}

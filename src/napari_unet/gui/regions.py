@@ -8,8 +8,7 @@ from weakref import ref
 
 import numpy as np
 from napari.layers import Shapes
-from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QHBoxLayout, QLabel, QToolButton, QWidget
+from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QWidget
 
 if TYPE_CHECKING:
     import napari.viewer
@@ -80,7 +79,7 @@ def look_at(viewer: napari.viewer.Viewer, point: Sequence[float]) -> None:
     whole[dims.ndim - len(point) :] = point
     hidden = [axis for axis in range(dims.ndim) if axis not in dims.displayed]
     dims.set_point(hidden, [whole[axis] for axis in hidden])
-    viewer.camera.center = tuple(float(whole[axis]) for axis in dims.displayed)
+    viewer.scene.camera.center = tuple(float(whole[axis]) for axis in dims.displayed)
 
 
 class RegionRow(QWidget):
@@ -100,8 +99,8 @@ class RegionRow(QWidget):
         self._layer: ref[Shapes] | None = None
         self._at: int | None = None
         self.words = QLabel()
-        self.previous_button = self._button(Qt.ArrowType.LeftArrow, "The region before", -1)
-        self.next_button = self._button(Qt.ArrowType.RightArrow, "The next region", 1)
+        self.previous_button = self._button("◀", "The region before", -1)
+        self.next_button = self._button("▶", "The next region", 1)
         layout = QHBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self.words, 1)
@@ -112,9 +111,9 @@ class RegionRow(QWidget):
         )
         self.refresh()
 
-    def _button(self, arrow: Qt.ArrowType, tooltip: str, step: int) -> QToolButton:
-        button = QToolButton()
-        button.setArrowType(arrow)
+    def _button(self, sign: str, tooltip: str, step: int) -> QPushButton:
+        button = QPushButton(sign)
+        button.setFixedWidth(36)
         button.setToolTip(tooltip)
         button.clicked.connect(lambda: self.go(step))
         return button

@@ -30,7 +30,7 @@ _KINDS: tuple[tuple[OutputKind, str, str], ...] = (
     ),
     (
         "uncertainty",
-        "unsure by dropout",
+        "by dropout",
         (
             "Another map of doubt, from several answers, each with other features of the network left out. Slower; "
             "the regions most worth a look are then taken from this map."

@@ -7,8 +7,9 @@ its events come back. Whatever goes wrong on the way ends in one sentence.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import Enum
+from pathlib import Path
 
 from qtpy.QtCore import QTimer, Signal
 from qtpy.QtWidgets import QHBoxLayout, QPushButton, QVBoxLayout, QWidget
@@ -20,6 +21,7 @@ from napari_unet.gui.client import WorkerClient, Workers
 from napari_unet.gui.progress import Messages, Progress
 from napari_unet.jobs import PredictJob, TrainJob
 from napari_unet.retries import GOES_ON, Retries
+from napari_unet.words import listed
 
 __all__ = ["GRACE_MS", "RunPanel", "Work"]
 
@@ -206,9 +208,17 @@ class RunPanel(QWidget):
     def _on_report(self, report: Report) -> None:
         word = "Stopped." if report.stopped else "Done."
         self.messages.say(report.message or word)
-        for kind, path in report.outputs.items():
-            self.messages.say(f"Saved {kind}:", path)
+        self._say_saved(report.outputs)
         self._end(word, report)
+
+    def _say_saved(self, outputs: Mapping[str, str]) -> None:
+        """Say where the outputs are; of several in one folder, the folder."""
+        folders: dict[Path, list[str]] = {}
+        for kind, path in outputs.items():
+            folders.setdefault(Path(path).parent, []).append(kind)
+        for folder, kinds in folders.items():
+            place = folder if len(kinds) > 1 else outputs[kinds[0]]
+            self.messages.say(f"Saved {listed(kinds)}:", place)
 
     def _on_failure(self, sentence: str, details: str) -> None:
         self.messages.error(sentence, details)

@@ -216,9 +216,9 @@ class SegmentDock(Column):
         if self._scratch is not None:
             self._scratch.cleanup()
             self._scratch = None
-        self.label_rows.refresh(running=False)
         if report is not None and not report.stopped:
             self._show_report(report, new)
+        self.label_rows.refresh(running=False)
 
     def _show_report(self, report: Report, new: Results | None) -> None:
         job = self.panel.job

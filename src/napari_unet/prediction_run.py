@@ -56,8 +56,12 @@ def run_prediction(job: PredictJob, notify: Notify, stop: Stop) -> Report:
         metrics={"megapixels": float(np.prod(run.image.stack.out_shape)) / 1e6},
         seconds=seconds,
         stopped=stopped,
-        message=_STOPPED if stopped else f"Segmented {run.image.stack.name!r} in {seconds:.0f} s.",
+        message=_STOPPED if stopped else f"{_done(job, run.image.stack.name)} in {seconds:.0f} s.",
     )
+
+
+def _done(job: PredictJob, name: str) -> str:
+    return f"Made the labels of {name!r} anew" if job.given == "probabilities" else f"Segmented {name!r}"
 
 
 @dataclass(frozen=True)

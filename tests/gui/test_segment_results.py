@@ -51,7 +51,11 @@ def _save(path: Path, network: UNetConfig, names: tuple[str, ...], **spec: Any) 
 def objects_model(tmp_path: Path) -> Path:
     network = UNetConfig(filters=1, depth=1, classes=3)
     return _save(
-        tmp_path / "nuclei.unet", network, OBJECT_CLASSES, target="objects", objects=ObjectDecoding()
+        tmp_path / "nuclei.unet",
+        network,
+        OBJECT_CLASSES,
+        target="objects",
+        objects=ObjectDecoding(min_size=30),
     )
 
 
@@ -77,6 +81,7 @@ def test_each_result_has_a_layer_of_its_own(viewer: Any, qtbot: Any, model: Path
         "raw segmented",
         "raw where to look",
     ]
+    assert [layer.name for layer in viewer.layers if not layer.visible] == ["raw probability"]
     for name in ("raw unsure", "raw uncertainty"):
         layer = viewer.layers[name]
         assert (layer.colormap.name, layer.blending) == ("inferno", "additive")
@@ -261,6 +266,7 @@ def test_rows_are_shown_where_they_apply(
 ) -> None:
     dock = _dock(viewer, model)
     rows = dock.label_rows
+    assert rows.form["threshold"].value == 0.5, "the model's own, in grey"
 
     def shown() -> list[str]:
         return [name for name in LABELS if not rows.form._fields[name].isHidden()]
@@ -268,6 +274,7 @@ def test_rows_are_shown_where_they_apply(
     assert rows.section.text() == "Threshold" and shown() == ["threshold"]
     dock.choose_model(objects_model)
     assert rows.section.text() == "Objects" and shown() == list(LABELS)
+    assert rows.form["min_size"].value == 30 and rows.form.values()["min_size"] is None
     dock.image.axes.value = "TYX"
     assert shown() == list(LABELS[:3])
     three = UNetConfig(filters=1, depth=1, classes=3, dropout=0.0)

@@ -201,6 +201,12 @@ class Form(QWidget):
             if value is not None:
                 self._widgets[name].value = value
 
+    def show_unset(self, values: Mapping[str, Any]) -> None:
+        """Show what optional fields that are unset stand for, by field name."""
+        for name, value in values.items():
+            if self._unset[name].isChecked():
+                self._widgets[name].value = value
+
     def _optional(self, name: str, widget: ValueWidget, unset: str) -> QWidget:
         row = QWidget()
         layout = QHBoxLayout(row)

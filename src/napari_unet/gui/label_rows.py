@@ -64,6 +64,8 @@ class LabelRows:
         for name in _OBJECTS:
             self.form.show_field(name, objects)
         self.form.show_field("link_slices", objects and "Z" in axes)
+        if card is not None:
+            self.form.show_unset(_own(card))
         # Of several classes the likeliest counts: there is nothing to set.
         self.section.setVisible(card is None or objects or card.network.logits == 1)
         self.refresh()
@@ -99,3 +101,14 @@ class LabelRows:
         """Show labels that were made anew."""
         if self.results is not None:
             self.results.put_labels(report.outputs["labels"])
+
+
+def _own(card: ModelSpec) -> dict[str, float]:
+    """Return a model's own settings."""
+    if card.objects is None:
+        return {"threshold": card.threshold}
+    return {
+        "threshold": card.objects.foreground_threshold,
+        "seed_threshold": card.objects.seed_threshold,
+        "min_size": card.objects.min_size,
+    }

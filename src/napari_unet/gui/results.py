@@ -130,10 +130,13 @@ class Results:
         self.empty = True
 
     def begin(self, outputs: Mapping[str, str]) -> list[Layer]:
-        """Add layers of what is being written; labels above the maps."""
+        """Add layers of what is being written; labels above the maps, and instead of the probabilities."""
         self.empty = False
         kinds = sorted(outputs, key=lambda kind: kind == "labels")
-        return [self._add(kind, watch_result(outputs[kind])) for kind in kinds]
+        layers = {kind: self._add(kind, watch_result(outputs[kind])) for kind in kinds}
+        if {"labels", "probabilities"} <= set(layers):
+            layers["probabilities"].visible = False
+        return list(layers.values())
 
     def put_labels(self, path: str) -> None:
         """Show labels that were made anew, in the layer of the former ones if it is still there."""

@@ -89,7 +89,7 @@ def run_prediction(job: PredictJob, notify: Notify, stop: Stop, means: Means = H
         metrics={"megapixels": float(np.prod(run.image.stack.out_shape)) / 1e6},
         seconds=seconds,
         stopped=stopped,
-        message=_STOPPED if stopped else f"Segmented {run.image.stack.name!r} in {seconds:.0f} s.",
+        message=_STOPPED if stopped else f"{_done(job, run.image.stack.name)} in {seconds:.0f} s.",
     )
 
 
@@ -119,6 +119,10 @@ def open_job(job: PredictJob) -> Opened:
     _check_window(job, image.stack)
     resampled = job.config.pixel_size == "model" and job.given == "image"
     return Opened(spec, arrays, image, as_trained(image, spec) if resampled else image)
+
+
+def _done(job: PredictJob, name: str) -> str:
+    return f"Made the labels of {name!r} anew" if job.given == "probabilities" else f"Segmented {name!r}"
 
 
 @dataclass(frozen=True)
@@ -184,7 +188,7 @@ class _Run:
         with held(targets[-1]) as attempt, _zarr_errors(targets[0]):
             config = _smaller(job, attempt, first.smallest, self.notify)
             plan = make_plan(model, stack, config, [t.kind for t in network], network[-1].chunk, job.window)
-            attempt.begin(plan.largest / 1e6)
+            attempt.begin(plan.computed)
             arrays = {target.kind: target.array for target in network}
             labels = next((target for target in targets if target not in network), None)
             options: dict[str, Any] = {"chunk": network[-1].chunk, "window": job.window, "stop": self.stop}

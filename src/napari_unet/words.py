@@ -1,10 +1,11 @@
-"""Numbers in the words of a person who waits."""
+"""Numbers and lists in the words of a person who waits."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
-__all__ = ["count", "duration", "time_left"]
+__all__ = ["count", "duration", "listed", "time_left"]
 
 
 def time_left(seconds: float) -> str:
@@ -42,3 +43,9 @@ def count(number: int, noun: str) -> str:
     """Write a number with its noun, e.g. ``"1 slice"``, ``"3 slices"``."""
     ending = "" if number == 1 else "es" if noun.endswith(("s", "ch")) else "s"
     return f"{number:,} {noun}{ending}"
+
+
+def listed(words: Sequence[str]) -> str:
+    """Write words one after another, e.g. ``"labels"``, ``"labels, probabilities and regions"``."""
+    *first, last = words
+    return f"{', '.join(first)} and {last}" if first else last

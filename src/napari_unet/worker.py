@@ -41,12 +41,14 @@ from napari_unet.events import (
     Ready,
     Report,
     Stop,
+    Warned,
     from_json,
     ignore_events,
     never_stop,
     to_json,
 )
 from napari_unet.jobs import PredictJob, TrainJob, job_from_yaml
+from napari_unet.retries import GOES_ON, Retries
 
 __all__ = ["COMMAND", "main", "run_in_worker"]
 
@@ -205,7 +207,8 @@ def run_in_worker(
     """Run a job in a worker process and wait for it.
 
     For scripts and notebooks that share their process with a viewer, where TensorFlow must
-    not be loaded.
+    not be loaded. A segmentation whose worker is ended by the system, as happens where memory
+    runs out, goes on with smaller tiles, up to three times.
 
     Parameters
     ----------
@@ -228,6 +231,24 @@ def run_in_worker(
     BackendError
         If the worker process died.
     """
+    retries = Retries(job)
+
+    def hear(event: Event) -> None:
+        retries.hear(event)
+        notify(event)
+
+    while isinstance(end := _run_once(job, hear, stop), int):
+        if stop() or not _crashed(end) or not retries.take():
+            raise BackendError(
+                f"The worker process died (exit code {end}). What was saved so far is kept: "
+                "run the job again to go on from there, with a smaller tile or patch if memory ran out."
+            )
+        notify(Warned(GOES_ON))
+    return end
+
+
+def _run_once(job: TrainJob | PredictJob, notify: Notify, stop: Stop) -> Report | int:
+    """Run a job in a worker; the exit code instead of the report if that died."""
     process = subprocess.Popen(
         COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8"
     )
@@ -254,7 +275,7 @@ def _forward(stream: TextIO, lines: queue.Queue[str | None]) -> None:
 
 def _wait(
     process: subprocess.Popen[str], lines: queue.Queue[str | None], notify: Notify, stop: Stop
-) -> Report:
+) -> Report | int:
     asked = False
     while True:
         if not asked and stop():
@@ -265,10 +286,7 @@ def _wait(
         except queue.Empty:
             continue
         if line is None:
-            raise BackendError(
-                f"The worker process died (exit code {process.wait()}). What was saved so far is kept: "
-                "run the job again to go on from there, with a smaller tile or patch if memory ran out."
-            )
+            return process.wait()
         event = from_json(line)
         notify(event)
         match event:
@@ -276,6 +294,11 @@ def _wait(
                 return report
             case Failed(message, kind):
                 raise _error(message, kind)
+
+
+def _crashed(code: int) -> bool:
+    """Whether an exit code says that the system ended the process: a signal, or on Windows an exception."""
+    return code < 0 or code >= 0xC0000000
 
 
 def _error(message: str, kind: str) -> NapariUNetError:

@@ -2,7 +2,8 @@
 
 ``python fake_worker.py MODE [FILE]``. Modes: ``run`` (a few steps or tiles, then finished),
 ``slow`` (steps until told to stop), ``deaf`` (as slow, but does not hear Stop), ``fail``,
-``die`` (kills itself), ``exit`` (leaves in the middle of a job), ``shy`` (its first process
+``die`` (kills itself), ``mortal`` (kills itself after its first tile, and so do its next processes, three in all, counted in
+FILE), ``exit`` (leaves in the middle of a job), ``shy`` (its first process
 leaves as the job arrives, as an idle worker may). At the end of stdin, FILE is written:
 that stands for the checkpoint.
 """
@@ -18,6 +19,7 @@ import threading
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from napari_unet.events import (
     Failed,
@@ -93,6 +95,12 @@ class Fake:
         if self.mode == "exit":
             os._exit(3)
 
+    def die_three_times(self) -> None:
+        deaths = len(self.file.read_text()) if self.file.exists() else 0
+        if deaths < 3:
+            self.file.write_text("x" * (deaths + 1))
+            os.kill(os.getpid(), signal.SIGKILL)
+
     def train(self, job: TrainJob) -> None:
         self.say(TrainStarted(job.out, 0, STEPS, "CPU"))
         print("not an event")
@@ -117,33 +125,70 @@ class Fake:
         import numpy as np
 
         from napari_unet.files.image import open_source
-        from napari_unet.files.zarr import create_result
+        from napari_unet.files.model import read_card
 
         stack = open_source(job.image).stack
+        if job.dry_run:
+            shape = " x ".join(map(str, stack.shape))
+            self.say(Finished(Report("predict", message=f"This takes nothing: {shape} of {stack.dtype}.")))
+            return
+        maps = read_card(job.model).network.logits
         paths = {output.kind: output.path for output in job.outputs}
-        arrays = [
-            create_result(
-                path,
-                stack.out_shape,
-                (1,) * len(stack.slice_axes) + stack.shape[1:3],
-                np.uint8,
-                stack.out_axes,
-            )
-            for path in paths.values()
-        ]
+        arrays = {
+            kind: opened(path, stack, maps if kind == "probabilities" else 1) for kind, path in paths.items()
+        }
         self.say(PredictStarted(paths, 0, stack.shape[0], "CPU"))
         window = job.window or ((0, stack.shape[0]), (0, stack.shape[1]), (0, stack.shape[2]))
+        region = (slice(*window[1]), slice(*window[2]))
+        threshold = 100 if job.config.threshold is None else 255 * job.config.threshold
         for n in range(*window[0]):
             self.end_badly()
             time.sleep(0.05)
             index = np.unravel_index(n, stack.slice_shape or (1,)) if stack.slice_shape else ()
-            region = (slice(*window[1]), slice(*window[2]))
-            for array in arrays:
-                array[(*map(int, index), *region)] = (stack.read(n, *region)[..., 0] > 100).astype(np.uint8)
+            pixels = stack.read(n, *region)[..., 0]
+            for kind, array in arrays.items():
+                values = pixels > threshold if kind == "labels" else pixels
+                key = (*map(int, index), *region)
+                if array.ndim > len(stack.out_shape):
+                    array[(slice(None), *key)] = np.stack([values] * maps)
+                else:
+                    array[key] = values.astype(np.uint8)
             self.say(TileDone(n + 1, stack.shape[0], 0.1))
+            if self.mode == "mortal":
+                self.die_three_times()
             if self.stop.is_set():
                 break
+        if "entropy" in paths:
+            paths["regions"] = ranked(paths["entropy"], stack)
         self.say(Finished(Report("predict", paths, {}, 1.0, self.stop.is_set(), "Segmented.")))
+
+
+def opened(path: str, stack: Any, maps: int) -> Any:
+    """Open a result that a process which died has left, or make one."""
+    import numpy as np
+
+    from napari_unet.files.zarr import create_result, open_result
+
+    if Path(path).exists():
+        return open_result(path)
+    shape, axes = stack.out_shape, stack.out_axes
+    chunks = (1,) * len(stack.slice_axes) + stack.shape[1:3]
+    if maps > 1:
+        shape, axes, chunks = (maps, *shape), f"C{axes}", (maps, *chunks)
+    return create_result(path, shape, chunks, np.uint8, axes)
+
+
+def ranked(path: str, stack: Any) -> str:
+    """Write a table of 25 regions, each in another slice than the one before."""
+    table = Path(path).with_name("entropy.regions.csv")
+    lines = [
+        ",".join(["rank", *stack.slice_axes.lower(), "y_start", "y_stop", "x_start", "x_stop", "unsure"])
+    ]
+    for rank in range(1, 26):
+        where = [rank * (axis + 1) % length for axis, length in enumerate(stack.slice_shape)]
+        lines.append(",".join(map(str, [rank, *where, rank, rank + 8, 4, 12, 1 - rank / 100])))
+    table.write_text("\n".join(lines) + "\n")
+    return str(table)
 
 
 if __name__ == "__main__":

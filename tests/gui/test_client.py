@@ -102,8 +102,8 @@ def test_endless_noise_does_not_fill_the_memory(qtbot: Any) -> None:
 
 def test_only_a_death_that_nobody_asked_for_is_reported(qtbot: Any) -> None:
     client, events = _client("slow")
-    deaths: list[str] = []
-    client.died.connect(deaths.append)
+    deaths: list[tuple[str, bool]] = []
+    client.died.connect(lambda *death: deaths.append(death))
     client.run(JOB)
     qtbot.waitUntil(lambda: len(events) > 3, timeout=TIMEOUT)
     with qtbot.waitSignal(client.killed, timeout=TIMEOUT):
@@ -114,14 +114,14 @@ def test_only_a_death_that_nobody_asked_for_is_reported(qtbot: Any) -> None:
     qtbot.waitUntil(lambda: len(events) > 3, timeout=TIMEOUT)
     with qtbot.waitSignal(client.died, timeout=TIMEOUT):
         os.kill(client.pid, signal.SIGKILL)
-    assert len(deaths) == 1 and "killed by the system" in deaths[0]
+    assert len(deaths) == 1 and "killed by the system" in deaths[0][0] and deaths[0][1]
     client.close()
 
 
 def test_an_idle_death_is_nobodys_business(qtbot: Any) -> None:
     client, events = _client("run")
-    deaths: list[str] = []
-    client.died.connect(deaths.append)
+    deaths: list[tuple[str, bool]] = []
+    client.died.connect(lambda *death: deaths.append(death))
     client.run(JOB)
     qtbot.waitUntil(lambda: _finished(events), timeout=TIMEOUT)
     os.kill(client.pid, signal.SIGKILL)
@@ -141,7 +141,7 @@ def test_a_worker_that_cannot_start_says_so(qtbot: Any, tmp_path: Path) -> None:
     client = WorkerClient([str(tmp_path / "nothing")])
     with qtbot.waitSignal(client.died, timeout=TIMEOUT) as signal_:
         client.run(JOB)
-    assert "could not be started" in signal_.args[0] and not client.busy
+    assert "could not be started" in signal_.args[0] and not signal_.args[1] and not client.busy
 
 
 def test_workers_hands_out_the_warm_one_and_makes_more(qtbot: Any) -> None:

@@ -17,7 +17,7 @@ from napari_unet.gui.background import Background, Stopped
 from napari_unet.gui.layers import axes_choices, placement, read_image, shape_window, visible_window
 from napari_unet.gui.plot import TrainingPlot
 from napari_unet.gui.progress import REDRAW_MS, Messages, Progress
-from napari_unet.words import count, time_left
+from napari_unet.words import count, listed, time_left
 
 
 @pytest.mark.parametrize(
@@ -49,6 +49,10 @@ def test_counts_agree_with_their_noun() -> None:
         "1,200 slices",
         "2 classes",
     ]
+
+
+def test_words_are_listed() -> None:
+    assert [listed(["a"]), listed(["a", "b"]), listed(["a", "b", "c"])] == ["a", "a and b", "a, b and c"]
 
 
 def test_the_plot_stays_small_and_skips_gaps(qtbot: Any) -> None:

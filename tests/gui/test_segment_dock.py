@@ -41,7 +41,7 @@ def test_the_result_lies_where_its_source_does(viewer: Any, qtbot: Any, model: P
     raw.affine = np.array([[1, 0, 0, 5], [0, 1, 0.1, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
     raw.units, raw.axis_labels = ("um", "um", "um"), ("z", "y", "x")
     dock = _dock(viewer, model)
-    dock.probabilities.value = True
+    dock.results.boxes["probabilities"].value = True
     _run(qtbot, dock)
     for name in ("raw segmented", "raw probability"):
         result = viewer.layers[name]
@@ -111,9 +111,9 @@ def test_bad_requests_are_refused(viewer: Any, qtbot: Any, home: Path, model: Pa
     dock = _dock(viewer)
     _refused(qtbot, dock, "No model is chosen.", home)
     dock.choose_model(model)
-    dock.labels.value = False
+    dock.results.boxes["labels"].value = False
     _refused(qtbot, dock, "No result is asked for.", home)
-    dock.labels.value = True
+    dock.results.boxes["labels"].value = True
     dock.region.value = "shape"
     _refused(qtbot, dock, "No shapes layer is chosen.", home)
     viewer.add_shapes(name="drawn", ndim=3)

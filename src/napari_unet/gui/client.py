@@ -76,14 +76,15 @@ class WorkerClient(QObject):
     ----------
     happened : Signal(Event)
         What the worker says about its job.
-    died : Signal(str)
-        The worker ended while it had a job, and not because of `kill`: one sentence.
+    died : Signal(str, bool)
+        The worker ended while it had a job, and not because of `kill`: one sentence, and whether the system ended
+        it (a signal) rather than the worker itself (an exit code).
     killed : Signal()
         The worker ended because of `kill`.
     """
 
     happened = Signal(object)
-    died = Signal(str)
+    died = Signal(str, bool)
     killed = Signal()
 
     def __init__(self, command: Sequence[str] = COMMAND) -> None:
@@ -204,7 +205,8 @@ class WorkerClient(QObject):
             self._process, waited, self._job = None, self.busy, None
             if waited:
                 self.died.emit(
-                    f"The worker could not be started: {self._command[0]} is not there or may not be run."
+                    f"The worker could not be started: {self._command[0]} is not there or may not be run.",
+                    False,
                 )
 
     def _on_finished(self, code: int, status: QProcess.ExitStatus) -> None:
@@ -222,7 +224,7 @@ class WorkerClient(QObject):
             self.run(job)
             self._answered = True
         elif job is not None:
-            self.died.emit(_obituary(code, crashed, self._log[-1] if self._log else ""))
+            self.died.emit(_obituary(code, crashed, self._log[-1] if self._log else ""), crashed)
 
 
 def _obituary(code: int, crashed: bool, last_words: str) -> str:

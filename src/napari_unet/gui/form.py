@@ -97,6 +97,7 @@ class Form(QWidget):
         self._layout.setRowWrapPolicy(QFormLayout.RowWrapPolicy.DontWrapRows)
         self._widgets: dict[str, ValueWidget] = {}
         self._unset: dict[str, QCheckBox] = {}
+        self._fields: dict[str, QWidget] = {}
 
     def __getitem__(self, name: str) -> ValueWidget:
         return self._widgets[name]
@@ -125,6 +126,7 @@ class Form(QWidget):
             self._widgets[name] = widget
             may_be_none = optional or _without_none(cls.model_fields[name].annotation)[1]
             box = self._optional(name, widget, unset) if may_be_none else widget.native
+            self._fields[name] = box
             self.add_row(widget.label, box, widget.tooltip or "")
 
     def add_row(self, label: str, field: QWidget, tooltip: str = "") -> None:
@@ -162,6 +164,10 @@ class Form(QWidget):
         """Show or hide a row with its label."""
         self._layout.setRowVisible(field, visible)
 
+    def show_field(self, name: str, visible: bool) -> None:
+        """Show or hide the row of a field of a settings class; hidden, it keeps its value."""
+        self.show_row(self._fields[name], visible)
+
     def values(self) -> dict[str, Any]:
         """Return what the rows of settings say, by field name; None where an optional one is unset."""
         return {
@@ -193,6 +199,12 @@ class Form(QWidget):
             if name in self._unset:
                 self._unset[name].setChecked(value is None)
             if value is not None:
+                self._widgets[name].value = value
+
+    def show_unset(self, values: Mapping[str, Any]) -> None:
+        """Show what optional fields that are unset stand for, by field name."""
+        for name, value in values.items():
+            if self._unset[name].isChecked():
                 self._widgets[name].value = value
 
     def _optional(self, name: str, widget: ValueWidget, unset: str) -> QWidget:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -22,13 +23,13 @@ from napari_unet.files.image import Image
 from napari_unet.files.model import read_card
 from napari_unet.files.run import RunFolder
 from napari_unet.gui.layers import Window
-from napari_unet.gui.snapshot import Snapshot, make_folder, save_image, with_file_pixel_size
-from napari_unet.jobs import ArraySource, Output, PredictJob, TrainJob
+from napari_unet.gui.snapshot import Snapshot, make_folder, save_image, stand_in, with_file_pixel_size
+from napari_unet.jobs import ArraySource, Output, OutputKind, PredictJob, TrainJob
 from napari_unet.preview import Preview, preview
 from napari_unet.spec import ClassInfo
 from napari_unet.training_run import model_file
 
-__all__ = ["PredictRequest", "TrainRequest"]
+__all__ = ["PredictRequest", "RelabelRequest", "TrainRequest"]
 
 
 class Say(Protocol):
@@ -180,7 +181,7 @@ class PredictRequest:
     window : tuple or None
         Part to segment, in slices, y and x.
     kinds : tuple of str
-        What to write: labels, probabilities.
+        What to write: labels, probabilities, entropy, uncertainty.
     config : PredictConfig
         Settings.
     home : Path
@@ -190,7 +191,7 @@ class PredictRequest:
     image: Snapshot
     model: Path
     window: Window | None
-    kinds: tuple[Literal["labels", "probabilities"], ...]
+    kinds: tuple[OutputKind, ...]
     config: PredictConfig
     home: Path
 
@@ -206,11 +207,56 @@ class PredictRequest:
         """
         image = with_file_pixel_size(self.image)
         folder = make_folder(self.home, f"{image.stack.name}-segmented")
+        return self._job(save_image(image, folder, stop), folder)
+
+    def estimate(self, folder: Path, say: Say, stop: Stop) -> PredictJob:
+        """Make a job that only says what this would take; the worker needs no pixel for it.
+
+        Parameters
+        ----------
+        folder : Path
+            Takes a stand-in for the image while the job runs.
+        say, stop : callable
+            As for `prepare`.
+        """
+        return self._job(stand_in(with_file_pixel_size(self.image), folder), folder).replace(dry_run=True)
+
+    def _job(self, image: ArraySource, folder: Path) -> PredictJob:
         return PredictJob(
             model=str(self.model),
-            image=save_image(image, folder, stop),
+            image=image,
             outputs=tuple(Output(kind=kind, path=str(folder / f"{kind}.zarr")) for kind in self.kinds),
             window=self.window,
+            config=self.config,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class RelabelRequest:
+    """Labels anew, of the probabilities that a run has stored.
+
+    Parameters
+    ----------
+    run : PredictJob
+        The run.
+    name : str
+        Of its image.
+    config : PredictConfig
+        How labels are made now.
+    """
+
+    run: PredictJob
+    name: str
+    config: PredictConfig
+
+    def prepare(self, say: Say, stop: Stop) -> PredictJob:
+        """Make the job; its labels get a file of their own, beside the probabilities."""
+        stored = Path(next(output.path for output in self.run.outputs if output.kind == "probabilities"))
+        paths = (stored.with_name(f"labels-{number}.zarr") for number in count(2))
+        return self.run.replace(
+            image=ArraySource(path=str(stored), name=self.name),
+            given="probabilities",
+            outputs=(Output(kind="labels", path=str(next(path for path in paths if not path.exists()))),),
             config=self.config,
         )
 

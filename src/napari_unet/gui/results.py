@@ -1,25 +1,39 @@
-"""Layers that fill while a worker writes what is behind them."""
+"""Layers that fill while a worker writes what is behind them, and those that a run leaves at its end."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 from napari.layers import Image, Labels
 from napari.utils.colormaps import DirectLabelColormap
 from qtpy.QtCore import QObject, QTimer
 
+from napari_unet.files.zarr import watch_result
+from napari_unet.gui.layers import placement
+from napari_unet.gui.regions import regions_layer
+from napari_unet.gui.snapshot import Snapshot
+from napari_unet.region_table import read_regions
 from napari_unet.spec import ModelSpec
 
 if TYPE_CHECKING:
     import napari.viewer
-    from napari.layers import Layer
+    from napari.layers import Layer, Shapes
 
-__all__ = ["LiveLayers", "labels_layer", "probabilities_layer"]
+__all__ = ["LiveLayers", "Results", "labels_layer", "map_layer"]
 
 _REFRESH_MS = 400
 _SHARE = 10
 """A refresh that takes long is done more seldom, so that it costs at most this part of the time."""
+
+_MAPS = {
+    "probabilities": ("probability", "magma"),
+    "entropy": ("unsure", "inferno"),
+    "uncertainty": ("uncertainty", "inferno"),
+}
+"""What the layer of a map is called after its image, and its colours."""
 
 _PALETTE = (
     "#e6194b",
@@ -65,10 +79,95 @@ def labels_layer(array: Any, card: ModelSpec, name: str, place: dict[str, Any]) 
     return layer
 
 
-def probabilities_layer(array: Any, name: str, place: dict[str, Any]) -> Image:
-    """Make a layer of probabilities, 0 to 1 or 0 to 255."""
+def map_layer(kind: str, array: Any, name: str, place: dict[str, Any]) -> Image:
+    """Make a layer of a map, 0 to 1 or 0 to 255: probabilities, entropy or uncertainty.
+
+    Parameters
+    ----------
+    kind : {"probabilities", "entropy", "uncertainty"}
+        What it holds.
+    array : array-like, shape (..., Y, X)
+        May still be filling.
+    name : str
+        Of its image.
+    place : dict
+        From `placement`.
+    """
+    word, colormap = _MAPS[kind]
     top = 255 if array.dtype == "uint8" else 1
-    return Image(array, name=name, contrast_limits=(0, top), colormap="magma", blending="additive", **place)
+    return Image(
+        array,
+        name=f"{name} {word}",
+        contrast_limits=(0, top),
+        colormap=colormap,
+        blending="additive",
+        **place,
+    )
+
+
+class Results:
+    """The layers of one run, placed as its source lay when it was asked for; that may be gone by now.
+
+    Parameters
+    ----------
+    viewer : napari.viewer.Viewer
+        Gets the layers.
+    layer : napari.layers.Image
+        The source.
+    image : Snapshot
+        Taken of it.
+    card : ModelSpec
+        The model.
+    """
+
+    def __init__(self, viewer: napari.viewer.Viewer, layer: Image, image: Snapshot, card: ModelSpec) -> None:
+        axes, out_axes = image.stack.axes, image.stack.out_axes
+        self.name = image.stack.name
+        self._viewer, self._card, self._ndim = viewer, card, len(out_axes)
+        self._flat = placement(layer, axes, out_axes)
+        self._deep = placement(layer, axes, out_axes, classes=True)
+        self._labels: ref[Labels] | None = None
+        self.empty = True
+
+    def begin(self, outputs: Mapping[str, str]) -> list[Layer]:
+        """Add layers of what is being written; labels above the maps, and instead of the probabilities."""
+        self.empty = False
+        kinds = sorted(outputs, key=lambda kind: kind == "labels")
+        layers = {kind: self._add(kind, watch_result(outputs[kind])) for kind in kinds}
+        if {"labels", "probabilities"} <= set(layers):
+            layers["probabilities"].visible = False
+        return list(layers.values())
+
+    def put_labels(self, path: str) -> None:
+        """Show labels that were made anew, in the layer of the former ones if it is still there."""
+        array = watch_result(path)
+        layer = self._labels() if self._labels is not None else None
+        if layer is None or layer not in self._viewer.layers:
+            self._add("labels", array)
+            return
+        layer.data = array
+        layer.editable = False  # napari lets any new data be edited
+
+    def add_regions(self, path: str) -> Shapes | None:
+        """Add a layer of the regions of a table; None if it lists none."""
+        regions = read_regions(path)
+        if not regions:
+            return None
+        shapes: Shapes = self._viewer.add_layer(
+            regions_layer(regions, f"{self.name} where to look", self._flat)
+        )
+        return shapes
+
+    def _add(self, kind: str, array: Any) -> Layer:
+        layer: Layer
+        if kind == "labels":
+            layer = labels_layer(array, self._card, f"{self.name} segmented", self._flat)
+            self._labels = ref(layer)
+        else:
+            place = self._deep if array.ndim > self._ndim else self._flat
+            layer = map_layer(kind, array, self.name, place)
+        added: Layer = self._viewer.add_layer(layer)
+        return added
 
 
 class LiveLayers(QObject):

@@ -7,8 +7,9 @@ its events come back. Whatever goes wrong on the way ends in one sentence.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import Enum
+from pathlib import Path
 
 from qtpy.QtCore import QTimer, Signal
 from qtpy.QtWidgets import QHBoxLayout, QPushButton, QVBoxLayout, QWidget
@@ -19,6 +20,8 @@ from napari_unet.gui.background import Background
 from napari_unet.gui.client import WorkerClient, Workers
 from napari_unet.gui.progress import Messages, Progress
 from napari_unet.jobs import PredictJob, TrainJob
+from napari_unet.retries import GOES_ON, Retries
+from napari_unet.words import listed
 
 __all__ = ["GRACE_MS", "RunPanel", "Work"]
 
@@ -56,6 +59,8 @@ class RunPanel(QWidget):
         What the worker says.
     ended : Signal(object)
         The run is over: its `Report`, or None if it left none.
+    job : TrainJob, PredictJob or None
+        What was sent last.
     """
 
     started = Signal()
@@ -67,6 +72,8 @@ class RunPanel(QWidget):
         self._workers, self._noun, self._read = workers, noun, read
         self._state = _State.IDLE
         self._client: WorkerClient | None = None
+        self.job: TrainJob | PredictJob | None = None
+        self._retries: Retries | None = None
         self._background = Background(self)
         self._background.done.connect(self._on_prepared)
         self._background.failed.connect(self._on_failure)
@@ -87,13 +94,14 @@ class RunPanel(QWidget):
         self.stop_button = QPushButton("Stop")
         self.stop_button.clicked.connect(self.stop)
         self.stop_button.setEnabled(False)
-        buttons = QHBoxLayout()
-        buttons.addWidget(self.start_button, 2)
-        buttons.addWidget(self.stop_button, 1)
+        self._buttons = [self.start_button]
+        self._row = QHBoxLayout()
+        self._row.addWidget(self.start_button, 2)
+        self._row.addWidget(self.stop_button, 1)
         self.top = QWidget()
         top = QVBoxLayout(self.top)
         top.setContentsMargins(0, 0, 0, 0)
-        top.addLayout(buttons)
+        top.addLayout(self._row)
         top.addWidget(self.progress)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
@@ -104,15 +112,28 @@ class RunPanel(QWidget):
         """True from Start until the run is over."""
         return self._state is not _State.IDLE
 
+    def add_button(self, label: str, tooltip: str, read: Callable[[], Work]) -> QPushButton:
+        """Add a button beside Start that begins other work."""
+        button = QPushButton(label)
+        button.setToolTip(f"<p>{tooltip}</p>")
+        button.clicked.connect(lambda: self.begin(read))
+        self._row.insertWidget(len(self._buttons), button, 1)
+        self._buttons.append(button)
+        return button
+
     def start(self) -> None:
         """Read the dock and begin, or say why not."""
+        self.begin(self._read)
+
+    def begin(self, read: Callable[[], Work]) -> None:
+        """Begin the work that `read` makes of the dock, or say why not."""
         if self.running:
             self.messages.error(
                 f"A {self._noun} runs already: stop it or wait for its end, then start the next."
             )
             return
         try:
-            work = self._read()
+            work = read()
         except NapariUNetError as error:
             self.messages.error(str(error))
             return
@@ -134,6 +155,8 @@ class RunPanel(QWidget):
         if self.running:
             self.stop_button.setEnabled(False)
             self.stop_button.setText("Stopping …")
+        if self._retries is not None:
+            self._retries.give_up()
 
     def warm(self) -> None:
         """Let a worker import TensorFlow while the user still looks at the settings."""
@@ -147,15 +170,23 @@ class RunPanel(QWidget):
             self.stop_button.setEnabled(True)
 
     def _on_prepared(self, job: TrainJob | PredictJob) -> None:
+        self.job, self._retries = job, Retries(job)
         self._client = self._workers.free()
         self._client.happened.connect(self._on_event)
         self._client.died.connect(self._on_death)
         self._client.killed.connect(self._on_kill)
         self._enter(_State.RUNNING)
+        self._send()
+
+    def _send(self) -> None:
+        assert self._client is not None
+        assert self.job is not None
         self.progress.wait("Starting TensorFlow (a few seconds the first time) …")
-        self._client.run(job)
+        self._client.run(self.job)
 
     def _on_event(self, event: Event) -> None:
+        if self._retries is not None:
+            self._retries.hear(event)
         match event:
             case StepDone(step, steps, _, seconds_left):
                 self.progress.show_step(step, steps, "Step", seconds_left)
@@ -177,15 +208,27 @@ class RunPanel(QWidget):
     def _on_report(self, report: Report) -> None:
         word = "Stopped." if report.stopped else "Done."
         self.messages.say(report.message or word)
-        for kind, path in report.outputs.items():
-            self.messages.say(f"Saved {kind}:", path)
+        self._say_saved(report.outputs)
         self._end(word, report)
+
+    def _say_saved(self, outputs: Mapping[str, str]) -> None:
+        """Say where the outputs are; of several in one folder, the folder."""
+        folders: dict[Path, list[str]] = {}
+        for kind, path in outputs.items():
+            folders.setdefault(Path(path).parent, []).append(kind)
+        for folder, kinds in folders.items():
+            place = folder if len(kinds) > 1 else outputs[kinds[0]]
+            self.messages.say(f"Saved {listed(kinds)}:", place)
 
     def _on_failure(self, sentence: str, details: str) -> None:
         self.messages.error(sentence, details)
         self._end("Ended with an error.", None)
 
-    def _on_death(self, sentence: str) -> None:
+    def _on_death(self, sentence: str, crashed: bool) -> None:
+        if crashed and self._retries is not None and self._retries.take():
+            self.messages.warn(GOES_ON)
+            self._send()
+            return
         self.messages.error(sentence, self._log() or "The worker printed nothing.")
         self._end("Ended with an error.", None)
 
@@ -202,7 +245,8 @@ class RunPanel(QWidget):
 
     def _enter(self, state: _State) -> None:
         self._state = state
-        self.start_button.setEnabled(state is _State.IDLE)
+        for button in self._buttons:
+            button.setEnabled(state is _State.IDLE)
         self.stop_button.setEnabled(state is not _State.IDLE)
         self.stop_button.setText("Stop")
         self.stop_button.setToolTip("")

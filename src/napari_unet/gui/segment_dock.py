@@ -1,28 +1,33 @@
 """The Segment dock: from a model and an image to a layer of labels."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
 import napari
 import numpy as np
-from magicgui.widgets import CheckBox, ComboBox
+from magicgui.widgets import ComboBox
 from napari.layers import Image, Shapes
-from qtpy.QtWidgets import QHBoxLayout, QPushButton, QWidget
+from qtpy.QtWidgets import QPushButton
 
 from napari_unet.config import PredictConfig
 from napari_unet.errors import DataError
 from napari_unet.events import Event, PredictStarted, Report, TileDone
-from napari_unet.files.zarr import watch_result
 from napari_unet.gui.background import Background
 from napari_unet.gui.dock import Column, ImageRows, layer_box, workers_of
 from napari_unet.gui.form import Form, advanced
+from napari_unet.gui.label_rows import LabelRows
 from napari_unet.gui.layers import Window, level0, placement, shape_window, visible_window
 from napari_unet.gui.model_rows import ModelRows
+from napari_unet.gui.regions import RegionRow
 from napari_unet.gui.requests import PredictRequest
-from napari_unet.gui.results import LiveLayers, labels_layer, probabilities_layer
+from napari_unet.gui.result_rows import ResultRows
+from napari_unet.gui.results import LiveLayers, Results
 from napari_unet.gui.run_panel import RunPanel, Work
 from napari_unet.gui.snapshot import Snapshot, runs_home
+from napari_unet.jobs import PredictJob
 from napari_unet.spec import ModelSpec
 from napari_unet.words import count
 
@@ -32,6 +37,8 @@ if TYPE_CHECKING:
 __all__ = ["SegmentDock", "find_segment_dock", "offer_model"]
 
 _REGIONS = [("Whole image or stack", "all"), ("Visible slice", "slice"), ("Shape drawn", "shape")]
+_ADVANCED = ("normalize", "pixel_size", "halo", "tile_megapixels", "precision", "probability_type")
+_ESTIMATE = "Say how much memory and time this takes. Nothing is written."
 
 
 def offer_model(path: str | Path) -> None:
@@ -73,20 +80,33 @@ class SegmentDock(Column):
         self._viewer = napari_viewer
         self.form, self.more = Form(), Form()
         self.panel = RunPanel(workers, "segmentation", self._read)
+        self.estimate_button = self.panel.add_button("Estimate", _ESTIMATE, self._read_estimate)
         self._add_rows()
-        self.more.add_fields(PredictConfig, PredictConfig.model_fields, unset="Automatic")
-        self._show: Callable[[PredictStarted], None] | None = None
+        self.label_rows = LabelRows(lambda: self.panel.begin(self._read_again))
+        self.more.add_fields(PredictConfig, _ADVANCED, unset="Automatic")
+        self.regions = RegionRow(napari_viewer)
         self._live = LiveLayers(napari_viewer, self)
+        self._new: Results | None = None
+        self._scratch: TemporaryDirectory[str] | None = None
+        self.panel.started.connect(self._on_start)
         self.panel.happened.connect(self._on_event)
         self.panel.ended.connect(self._on_end)
-        self.fill(self.panel, self.form, self.grey_button, advanced("Advanced", self.more), self.panel.top)
+        self.fill(
+            self.panel,
+            self.form,
+            self.grey_button,
+            self.label_rows.section,
+            advanced("Advanced", self.more),
+            self.panel.top,
+            self.regions,
+        )
+        for box in (self.model.box, self.image.box, self.image.axes):
+            box.changed.connect(self._refresh)
         self.reset_choices()
 
     def _add_rows(self) -> None:
         self.model = ModelRows(self.form, self.panel.messages.error)
-        self.model.box.changed.connect(self._offer_grey)
         self.image = ImageRows(self._viewer, self.form)
-        self.image.box.changed.connect(self._offer_grey)
         self.region = ComboBox(
             choices=_REGIONS, name="region", label="Region", tooltip="<p>What to segment.</p>"
         )
@@ -101,15 +121,7 @@ class SegmentDock(Column):
         self.form.add_widget(self.shapes)
         self.region.changed.connect(self._show_shapes)
         self._show_shapes()
-        self.labels, self.probabilities = CheckBox(text="labels", value=True), CheckBox(text="probabilities")
-        row = QWidget()
-        layout = QHBoxLayout(row)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(self.labels.native)
-        layout.addWidget(self.probabilities.native)
-        self.form.add_row(
-            "Result", row, "<p>The class (or object) of each pixel, how sure the network is, or both.</p>"
-        )
+        self.results = ResultRows(self.form)
         self.grey_button = QPushButton("Convert the image to grey")
         self.grey_button.clicked.connect(self._convert_to_grey)
         self._grey = Background(self)
@@ -118,42 +130,60 @@ class SegmentDock(Column):
     def choose_model(self, path: Path) -> None:
         """Offer a model, select it and show its card."""
         self.model.choose(path)
-        self._offer_grey()
+        self._refresh()
 
     def reset_choices(self, event: Any = None) -> None:
         """Follow the viewer's layers; napari calls this when layers come, go or change their name."""
         self.image.box.reset_choices()
         self.shapes.reset_choices()
         self.image.refresh()
-        self._offer_grey()
+        self.regions.refresh()
+        self._refresh()
+
+    def _refresh(self) -> None:
+        """Show what applies to the model and the image that are chosen."""
+        card, layer = self.model.card, self.image.box.value
+        self.results.show_for(card)
+        self.label_rows.show_for(card, self.model.box.value, self.image.axes.value or "")
+        self.grey_button.setVisible(
+            layer is not None and bool(layer.rgb) and card is not None and card.network.channels == 1
+        )
 
     def _read(self) -> Work:
         """Freeze what the dock shows; nothing after this sees a widget."""
+        request = self._request()
+        assert self.model.card is not None  # `_request` has looked
+        self._new = Results(self._viewer, self.image.layer, request.image, self.model.card)
+        return request.prepare
+
+    def _read_estimate(self) -> Work:
+        request = self._request()
+        self._scratch = TemporaryDirectory(prefix="napari-unet-")
+        return partial(request.estimate, Path(self._scratch.name))
+
+    def _read_again(self) -> Work:
+        return self.label_rows.request(self._config()).prepare
+
+    def _request(self) -> PredictRequest:
         model, card = self.model.path, self.model.card
         image, layer = self.image.snapshot(), self.image.layer
-        kinds = self._kinds()
+        kinds = self.results.kinds()
         assert card is not None  # `path` has looked
         _check_channels(image, card)
-        request = PredictRequest(
+        return PredictRequest(
             image=image,
             model=model,
             window=self._window(layer, image),
             kinds=kinds,
-            config=self.more.read(PredictConfig),
+            config=self._config(),
             home=runs_home(),
         )
-        self._show = _shower(self._viewer, self._live, layer, image, card)
-        return request.prepare
 
-    def _kinds(self) -> tuple[Literal["labels", "probabilities"], ...]:
-        kinds: list[Literal["labels", "probabilities"]] = []
-        if self.labels.value:
-            kinds.append("labels")
-        if self.probabilities.value:
-            kinds.append("probabilities")
-        if not kinds:
-            raise DataError("No result is asked for. Tick labels, probabilities or both.")
-        return tuple(kinds)
+    def _config(self) -> PredictConfig:
+        above = {**self.form.values(), **self.label_rows.form.values()}
+        return self.more.read(
+            PredictConfig, **{name: above[name] for name in PredictConfig.model_fields if name in above}
+        )
 
     def _window(self, layer: Image, image: Snapshot) -> Window | None:
         match self.region.value:
@@ -167,28 +197,41 @@ class SegmentDock(Column):
                 return shape_window(layer, image, self.shapes.value)
         return None
 
+    def _on_start(self) -> None:
+        self.label_rows.refresh(running=True)
+
     def _on_event(self, event: Event) -> None:
         match event:
-            case PredictStarted(_, done, total, device):
-                self.panel.messages.say(f"Segmenting on {device}.")
+            case PredictStarted(outputs, done, total, device):
                 self.panel.progress.show_step(done, total, "Tile", float("nan"))
-                if self._show is not None:
-                    self._show(event)
+                if self._new is not None and self._new.empty:
+                    self.panel.messages.say(f"Segmenting on {device}.")
+                    self._live.follow(self._new.begin(outputs))
             case TileDone():
                 self._live.touch()
 
     def _on_end(self, report: Report | None) -> None:
         self._live.finish()
-        self._show = None
+        new, self._new = self._new, None
+        if self._scratch is not None:
+            self._scratch.cleanup()
+            self._scratch = None
+        if report is not None and not report.stopped:
+            self._show_report(report, new)
+        self.label_rows.refresh(running=False)
+
+    def _show_report(self, report: Report, new: Results | None) -> None:
+        job = self.panel.job
+        assert isinstance(job, PredictJob)
+        if job.given == "probabilities":
+            self.label_rows.show(report)
+        elif new is not None:
+            self.label_rows.keep(job, new)
+            if "regions" in report.outputs and (layer := new.add_regions(report.outputs["regions"])):
+                self.regions.follow(layer)
 
     def _show_shapes(self) -> None:
         self.form.show_row(self.shapes.native, self.region.value == "shape")
-
-    def _offer_grey(self) -> None:
-        layer, card = self.image.box.value, self.model.card
-        self.grey_button.setVisible(
-            layer is not None and bool(layer.rgb) and card is not None and card.network.channels == 1
-        )
 
     def _convert_to_grey(self) -> None:
         """Add a grey copy of an RGB layer; the weights are those of ITU-R BT.601."""
@@ -221,25 +264,3 @@ def _check_channels(image: Snapshot, card: ModelSpec) -> None:
         f"Model {card.name!r} was trained on images of {count(wanted, 'channel')}, but image {image.stack.name!r} "
         f"has {found}: {way_out}."
     )
-
-
-def _shower(
-    viewer: "napari.viewer.Viewer", live: LiveLayers, layer: Image, image: Snapshot, card: ModelSpec
-) -> Callable[[PredictStarted], None]:
-    """Return what adds the result layers once their files exist; the source may be gone by then."""
-    axes, out_axes, name = image.stack.axes, image.stack.out_axes, image.stack.name
-    flat = placement(layer, axes, out_axes)
-    deep = placement(layer, axes, out_axes, classes=True)
-
-    def show(event: PredictStarted) -> None:
-        layers: list[Any] = []
-        for kind, path in event.outputs.items():
-            array = watch_result(path)
-            if kind == "labels":
-                layers.append(labels_layer(array, card, f"{name} segmented", flat))
-            else:
-                place = deep if array.ndim > len(out_axes) else flat
-                layers.append(probabilities_layer(array, f"{name} probability", place))
-        live.follow([viewer.add_layer(each) for each in layers])
-
-    return show

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from os import environ
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,7 +23,7 @@ from napari_unet.files.zarr import create_result
 from napari_unet.gui.background import Stopped
 from napari_unet.jobs import ArraySource
 
-__all__ = ["Snapshot", "make_folder", "runs_home", "save_image", "with_file_pixel_size"]
+__all__ = ["Snapshot", "make_folder", "runs_home", "save_image", "stand_in", "with_file_pixel_size"]
 
 _CHUNK = 512
 
@@ -176,11 +177,32 @@ def _equal(a: np.ndarray, b: np.ndarray) -> bool:
     return bool(np.array_equal(a, b, equal_nan=a.dtype.kind == "f"))
 
 
-def _copy(snapshot: Snapshot, path: Path, stop: Callable[[], bool]) -> ArraySource:
+def stand_in(snapshot: Snapshot, folder: Path) -> ArraySource:
+    """Make a file of an image's shape, axes and type, but with next to nothing in it.
+
+    Raises
+    ------
+    FileError
+        If it cannot be written.
+    """
+    path = folder / f"{_tidy(snapshot.stack.name) or 'image'}.zarr"
+    target, axes = _create(snapshot, path)
+    # With no chunk at all it would be refused as an empty promise.
+    target[tuple(slice(0, step) for step in target.chunks)] = 0
+    return ArraySource(path=str(path), axes=axes, name=snapshot.stack.name)
+
+
+def _sample(stack: Stack) -> str:
+    """Letter of the axis of channels or colours; empty if there is none."""
+    return "S" if "S" in stack.axes else "C" if "C" in stack.axes else ""
+
+
+def _create(snapshot: Snapshot, path: Path) -> tuple[Any, str]:
+    """Make an empty copy, and say which axes it has."""
     stack = snapshot.stack
-    slices, height, width, channels = stack.shape
+    _, height, width, channels = stack.shape
     # OME-Zarr wants time before channels before space; colour samples are stored as channels.
-    sample = "S" if "S" in stack.axes else "C" if "C" in stack.axes else ""
+    sample = _sample(stack)
     at = 1 if stack.slice_axes.startswith("T") and sample else 0
     axes = stack.slice_axes[:at] + sample + stack.slice_axes[at:] + "YX"
     lengths = {
@@ -199,6 +221,14 @@ def _copy(snapshot: Snapshot, path: Path, stop: Callable[[], bool]) -> ArraySour
         pixel_size=snapshot.pixel_size,
         unit=snapshot.unit,
     )
+    return target, axes
+
+
+def _copy(snapshot: Snapshot, path: Path, stop: Callable[[], bool]) -> ArraySource:
+    stack = snapshot.stack
+    slices, height, width, _ = stack.shape
+    sample = _sample(stack)
+    target, axes = _create(snapshot, path)
     for n in range(slices):
         index = dict(zip(stack.slice_axes, np.unravel_index(n, stack.slice_shape or (1,)), strict=False))
         for top in range(0, height, _CHUNK):

@@ -185,6 +185,11 @@ class Plan:
                 return [_cut(part, tile) for part in parts]
 
     @property
+    def computed(self) -> float:
+        """Megapixels of the largest tile that is computed, which on a small image is far from the limit."""
+        return max(pixels_of(part) for tile in self.tiles for part in self.tiles_of(tile)) / 1e6
+
+    @property
     def smallest(self) -> float:
         """Megapixels of the smallest tile that is worth computing."""
         return _smallest(self.halo, self.stride) / 1e6

@@ -1,0 +1,351 @@
+"""What the Segment dock makes besides labels, and labels made anew, against the fake worker."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from qtpy.QtCore import Qt
+
+from napari_unet.config import PredictConfig, UNetConfig
+from napari_unet.files.model import save_model_file
+from napari_unet.gui.client import WorkerClient
+from napari_unet.gui.segment_dock import SegmentDock
+from napari_unet.jobs import PredictJob
+from napari_unet.retries import GOES_ON
+from napari_unet.spec import OBJECT_CLASSES, ClassInfo, ModelSpec, ObjectDecoding, weight_shapes
+
+TIMEOUT = 20_000
+
+
+def _dock(viewer: Any, model: Path) -> SegmentDock:
+    dock = SegmentDock(viewer)
+    viewer.window.add_dock_widget(dock, name="Segment (U-Net)")
+    dock.choose_model(model)
+    dock.label_rows.section.expand(animate=False)
+    return dock
+
+
+def _tick(dock: SegmentDock, *kinds: str) -> None:
+    for kind, box in dock.results.boxes.items():
+        box.value = kind in kinds
+
+
+def _click(qtbot: Any, dock: SegmentDock, button: Any) -> None:
+    """Press a button that begins work, and wait for the end of that."""
+    qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
+    assert dock.panel.running, dock.panel.messages.text
+    qtbot.waitUntil(lambda: not dock.panel.running, timeout=TIMEOUT)
+
+
+def _save(path: Path, network: UNetConfig, names: tuple[str, ...], **spec: Any) -> Path:
+    classes = tuple(ClassInfo(value=i, name=name) for i, name in enumerate(names))
+    arrays = {name: np.zeros(shape, np.float32) for name, shape in weight_shapes(network).items()}
+    save_model_file(path, ModelSpec(network=network, classes=classes, **spec), arrays)
+    return path
+
+
+@pytest.fixture
+def objects_model(tmp_path: Path) -> Path:
+    network = UNetConfig(filters=1, depth=1, classes=3)
+    return _save(
+        tmp_path / "nuclei.unet",
+        network,
+        OBJECT_CLASSES,
+        target="objects",
+        objects=ObjectDecoding(min_size=30),
+    )
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[PredictJob]:
+    jobs: list[PredictJob] = []
+    run = WorkerClient.run
+    monkeypatch.setattr(WorkerClient, "run", lambda self, job: (jobs.append(job), run(self, job))[1])
+    return jobs
+
+
+def test_each_result_has_a_layer_of_its_own(viewer: Any, qtbot: Any, model: Path) -> None:
+    dock = _dock(viewer, model)
+    _tick(dock, "labels", "probabilities", "entropy", "uncertainty")
+    _click(qtbot, dock, dock.panel.start_button)
+    raw = viewer.layers["raw"]
+    assert [layer.name for layer in viewer.layers] == [
+        "raw",
+        "paint",
+        "raw probability",
+        "raw unsure",
+        "raw uncertainty",
+        "raw segmented",
+        "raw where to look",
+    ]
+    assert [layer.name for layer in viewer.layers if not layer.visible] == ["raw probability"]
+    for name in ("raw unsure", "raw uncertainty"):
+        layer = viewer.layers[name]
+        assert (layer.colormap.name, layer.blending) == ("inferno", "additive")
+        assert tuple(layer.contrast_limits) == (0, 255)
+        np.testing.assert_array_equal(np.asarray(layer.data), raw.data)
+    for layer in viewer.layers:
+        np.testing.assert_allclose(layer.scale, raw.scale)
+        np.testing.assert_allclose(layer.translate, raw.translate)
+
+
+def test_a_result_must_be_asked_for(viewer: Any, qtbot: Any, model: Path) -> None:
+    dock = _dock(viewer, model)
+    _tick(dock)
+    qtbot.mouseClick(dock.panel.start_button, Qt.MouseButton.LeftButton)
+    assert "No result is asked for. Tick at least one under Result." in dock.panel.messages.text
+    assert not dock.panel.running
+
+
+def test_the_regions_that_are_least_sure_are_marked(viewer: Any, qtbot: Any, model: Path) -> None:
+    dock = _dock(viewer, model)
+    assert dock.regions.isHidden()
+    _tick(dock, "entropy")
+    _click(qtbot, dock, dock.panel.start_button)
+    layer, raw = viewer.layers["raw where to look"], viewer.layers["raw"]
+    assert viewer.layers[-1] is layer
+    assert layer.nshapes == 20
+    assert layer.features["rank"].tolist() == list(range(1, 21))
+    np.testing.assert_allclose(layer.features["unsure"], 1 - np.arange(1, 21) / 100)
+    np.testing.assert_array_equal(
+        layer.data[5], [(1, 5.5, 3.5), (1, 5.5, 11.5), (1, 13.5, 11.5), (1, 13.5, 3.5)]
+    )
+    np.testing.assert_allclose(layer.scale, raw.scale)
+    assert str(layer.text.values[2]) == "3"
+    colors = layer.edge_color
+    assert colors[0][1] > colors[19][1] > 0, "less sure is more yellow"
+
+
+def test_the_buttons_bring_a_region_into_view(viewer: Any, qtbot: Any, model: Path) -> None:
+    dock = _dock(viewer, model)
+    _tick(dock, "entropy")
+    _click(qtbot, dock, dock.panel.start_button)
+    row = dock.regions
+    assert row.words.text() == "Least sure: 20"
+    for button, words, (z, y, x) in (
+        (row.next_button, "Least sure: 1 of 20", (1, 4.5, 7.5)),
+        (row.next_button, "Least sure: 2 of 20", (2, 5.5, 7.5)),
+        (row.next_button, "Least sure: 3 of 20", (3, 6.5, 7.5)),
+        (row.previous_button, "Least sure: 2 of 20", (2, 5.5, 7.5)),
+        (row.previous_button, "Least sure: 1 of 20", (1, 4.5, 7.5)),
+        (row.previous_button, "Least sure: 20 of 20", (0, 23.5, 7.5)),
+    ):
+        qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
+        assert row.words.text() == words
+        assert viewer.dims.current_step[0] == z
+        assert viewer.dims.point[0] == 1 + 3 * z
+        np.testing.assert_allclose(viewer.camera.center[-2:], (2 + 0.5 * y, 3 + 0.5 * x))
+    viewer.layers.remove("raw where to look")
+    assert row.isHidden()
+
+
+def test_regions_of_stacks_over_time_lie_in_their_slices(viewer: Any, qtbot: Any, model: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 200, (2, 3, 40, 32), dtype=np.uint8)
+    viewer.add_image(pixels, name="film", scale=(1, 4, 0.5, 0.25), translate=(0, 8, 0, 0))
+    viewer.add_image(np.zeros((2, 2, 3, 40, 32), np.uint8), name="one more axis before it")
+    dock = _dock(viewer, model)
+    dock.image.box.value = viewer.layers["film"]
+    dock.image.axes.value = "TZYX"
+    _tick(dock, "entropy")
+    _click(qtbot, dock, dock.panel.start_button)
+    layer = viewer.layers["film where to look"]
+    np.testing.assert_array_equal(layer.data[0][0], (1, 2, 0.5, 3.5))
+    np.testing.assert_array_equal(layer.data[2][2], (1, 0, 10.5, 11.5))
+    for _ in range(3):
+        qtbot.mouseClick(dock.regions.next_button, Qt.MouseButton.LeftButton)
+    assert dock.regions.words.text() == "Least sure: 3 of 20"
+    np.testing.assert_allclose(viewer.dims.point[1:3], (1, 8))
+    np.testing.assert_allclose(viewer.camera.center[-2:], (0.5 * 6.5, 0.25 * 7.5))
+
+
+def test_an_estimate_says_a_sentence_and_writes_nothing(
+    viewer: Any, qtbot: Any, home: Path, model: Path, sent: list[PredictJob]
+) -> None:
+    dock = _dock(viewer, model)
+    _tick(dock, "labels", "entropy")
+    qtbot.mouseClick(dock.estimate_button, Qt.MouseButton.LeftButton)
+    assert not dock.panel.start_button.isEnabled() and not dock.estimate_button.isEnabled()
+    qtbot.waitUntil(lambda: not dock.panel.running, timeout=TIMEOUT)
+    assert "This takes nothing: 5 x 48 x 40 x 1 of uint8." in dock.panel.messages.text
+    assert dock.panel.start_button.isEnabled()
+    assert [layer.name for layer in viewer.layers] == ["raw", "paint"]
+    (job,) = sent
+    assert job.dry_run and [output.kind for output in job.outputs] == ["labels", "entropy"]
+    assert not home.exists() and not Path(job.image.path).parent.exists()
+
+
+def test_an_estimate_of_a_huge_image_copies_no_pixel(tmp_path: Path) -> None:
+    from napari_unet.data.axes import Stack
+    from napari_unet.files.image import open_source
+    from napari_unet.gui.snapshot import Snapshot, stand_in
+
+    huge = np.broadcast_to(np.zeros((), np.uint16), (3, 2, 100_000, 100_000))
+    source = stand_in(
+        Snapshot(Stack(huge, "ZCYX"), {"Z": 5.0, "Y": 2.0, "X": 2.0}, "micrometer", None), tmp_path
+    )
+    image = open_source(source)
+    assert image.stack.shape == (3, 100_000, 100_000, 2) and image.stack.dtype == np.uint16
+    assert image.pixel_size == {"Z": 5.0, "Y": 2.0, "X": 2.0}
+    assert sum(file.stat().st_size for file in tmp_path.rglob("*") if file.is_file()) < 10_000
+
+
+def test_labels_are_made_anew_of_stored_probabilities(
+    viewer: Any, qtbot: Any, model: Path, sent: list[PredictJob]
+) -> None:
+    dock = _dock(viewer, model)
+    button = dock.label_rows.button
+    assert not button.isEnabled() and "Tick probabilities and segment" in button.toolTip()
+    _click(qtbot, dock, dock.panel.start_button)
+    assert not button.isEnabled() and "Tick probabilities and segment" in button.toolTip()
+    viewer.layers.remove("raw segmented")
+    _tick(dock, "labels", "probabilities")
+    _click(qtbot, dock, dock.panel.start_button)
+    assert button.isEnabled() and "Make the labels of 'raw' anew" in button.toolTip()
+    raw, layer = viewer.layers["raw"], viewer.layers["raw segmented"]
+    layer.name = "mine"
+    dock.label_rows.form.write({"threshold": 0.5})
+    _click(qtbot, dock, button)
+    job = sent[-1]
+    assert job.given == "probabilities" and job.config.threshold == 0.5
+    assert [output.kind for output in job.outputs] == ["labels"]
+    assert viewer.layers["mine"] is layer and not layer.editable
+    np.testing.assert_array_equal(np.asarray(layer.data), raw.data > 127)
+    np.testing.assert_allclose(layer.scale, raw.scale)
+    layers = list(viewer.layers)
+    dock.label_rows.form.write({"threshold": 0.7})
+    _click(qtbot, dock, button)
+    assert list(viewer.layers) == layers
+    np.testing.assert_array_equal(np.asarray(layer.data), raw.data > 178)
+    assert len({output.path for job in sent for output in job.outputs if output.kind == "labels"}) == 4
+
+
+def test_labels_made_anew_get_a_layer_where_none_is_left(viewer: Any, qtbot: Any, model: Path) -> None:
+    dock = _dock(viewer, model)
+    _tick(dock, "probabilities")
+    _click(qtbot, dock, dock.panel.start_button)
+    assert "raw segmented" not in viewer.layers
+    _click(qtbot, dock, dock.label_rows.button)
+    first = viewer.layers["raw segmented"]
+    np.testing.assert_allclose(first.scale, viewer.layers["raw"].scale)
+    viewer.layers.remove(first)
+    _click(qtbot, dock, dock.label_rows.button)
+    assert viewer.layers["raw segmented"] is not first
+
+
+def test_labels_are_not_made_anew_with_another_model(
+    viewer: Any, qtbot: Any, model: Path, objects_model: Path
+) -> None:
+    dock = _dock(viewer, model)
+    _tick(dock, "labels", "probabilities")
+    _click(qtbot, dock, dock.panel.start_button)
+    dock.choose_model(objects_model)
+    assert not dock.label_rows.button.isEnabled()
+    assert "The last probabilities are of another model." in dock.label_rows.button.toolTip()
+    dock.choose_model(model)
+    assert dock.label_rows.button.isEnabled()
+
+
+def test_objects_are_made_anew_with_the_rows_of_objects(
+    viewer: Any, qtbot: Any, objects_model: Path, sent: list[PredictJob]
+) -> None:
+    dock = _dock(viewer, objects_model)
+    _tick(dock, "labels", "probabilities")
+    _click(qtbot, dock, dock.panel.start_button)
+    assert viewer.layers["raw probability"].data.shape == (3, 5, 48, 40)
+    dock.label_rows.form.write({"seed_threshold": 0.8, "min_size": 12, "link_slices": True})
+    _click(qtbot, dock, dock.label_rows.button)
+    config = sent[-1].config
+    assert (config.seed_threshold, config.min_size, config.link_slices) == (0.8, 12, True)
+
+
+def test_rows_are_shown_where_they_apply(
+    viewer: Any, model: Path, objects_model: Path, tmp_path: Path
+) -> None:
+    dock = _dock(viewer, model)
+    rows = dock.label_rows
+    assert rows.form["threshold"].value == 0.5, "the model's own, in grey"
+
+    def shown() -> list[str]:
+        return [name for name in LABELS if not rows.form._fields[name].isHidden()]
+
+    assert rows.section.text() == "Threshold" and shown() == ["threshold"]
+    dock.choose_model(objects_model)
+    assert rows.section.text() == "Objects" and shown() == list(LABELS)
+    assert rows.form["min_size"].value == 30 and rows.form.values()["min_size"] is None
+    dock.image.axes.value = "TYX"
+    assert shown() == list(LABELS[:3])
+    three = UNetConfig(filters=1, depth=1, classes=3, dropout=0.0)
+    dock.choose_model(_save(tmp_path / "three.unet", three, ("background", "a", "b")))
+    assert rows.section.isHidden()
+    assert not dock.results.boxes["uncertainty"].enabled
+    assert "trained without dropout" in dock.results.boxes["uncertainty"].tooltip
+
+
+LABELS = ("threshold", "seed_threshold", "min_size", "link_slices")
+
+
+def test_passes_are_shown_with_uncertainty(viewer: Any, model: Path) -> None:
+    dock = _dock(viewer, model)
+    assert dock.form._fields["passes"].isHidden()
+    _tick(dock, "uncertainty")
+    assert not dock.form._fields["passes"].isHidden()
+
+
+def test_every_setting_has_one_row_and_reaches_the_job(
+    viewer: Any, qtbot: Any, objects_model: Path, sent: list[PredictJob]
+) -> None:
+    dock = _dock(viewer, objects_model)
+    wanted = PredictConfig(
+        normalize="model",
+        pixel_size="model",
+        threshold=0.3,
+        seed_threshold=0.6,
+        min_size=7,
+        link_slices=True,
+        average=True,
+        passes=5,
+        halo="fast",
+        tile_megapixels=0.5,
+        precision="float32",
+        probability_type="float32",
+    )
+    for name, value in wanted:
+        (form,) = (form for form in (dock.form, dock.label_rows.form, dock.more) if name in form)
+        form.write({name: value})
+    _click(qtbot, dock, dock.panel.start_button)
+    assert sent[-1].config == wanted
+
+
+def test_a_segmentation_whose_worker_is_ended_by_the_system_goes_on(
+    viewer: Any, qtbot: Any, fake: Any, model: Path, tmp_path: Path
+) -> None:
+    fake("mortal", tmp_path / "deaths")
+    dock = _dock(viewer, model)
+    _click(qtbot, dock, dock.panel.start_button)
+    text = dock.panel.messages.text
+    assert (tmp_path / "deaths").read_text() == "xxx"
+    assert text.count(GOES_ON) == 3
+    assert "Segmented." in text and dock.panel.progress.words.text() == "Done."
+    assert [layer.name for layer in viewer.layers] == ["raw", "paint", "raw segmented"]
+    np.testing.assert_array_equal(
+        np.asarray(viewer.layers["raw segmented"].data), viewer.layers["raw"].data > 100
+    )
+    viewer.window.remove_dock_widget("all")
+
+
+@pytest.mark.parametrize(
+    ("mode", "again", "sentence"),
+    [("die", 3, "was killed by the system"), ("exit", 0, "exit code 3: a line for the log")],
+)
+def test_it_does_not_go_on_for_ever(
+    viewer: Any, qtbot: Any, fake: Any, model: Path, mode: str, again: int, sentence: str
+) -> None:
+    fake(mode)
+    dock = _dock(viewer, model)
+    _click(qtbot, dock, dock.panel.start_button)
+    assert dock.panel.messages.text.count(GOES_ON) == again
+    assert sentence in dock.panel.messages.text
+    assert dock.panel.progress.words.text() == "Ended with an error."

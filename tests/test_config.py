@@ -48,7 +48,7 @@ def test_what_is_wrong_is_said_in_a_sentence(values: dict[str, object], sentence
 
 def test_an_unknown_preset_is_refused() -> None:
     with pytest.raises(
-        ConfigError, match="'huge' is not a preset; choose one of article, quick, linked-code."
+        ConfigError, match="'huge' is not a preset; choose one of article, quick, quick-norm, linked-code."
     ):
         UNetConfig.preset("huge")
 

@@ -12,7 +12,7 @@ from napari_unet.settings import Settings
 __all__ = ["Augmentation", "AugmentationPreset", "PredictConfig", "TrainConfig", "UNetConfig", "UNetPreset"]
 
 AugmentationPreset = Literal["none", "light", "full"]
-UNetPreset = Literal["article", "quick", "linked-code"]
+UNetPreset = Literal["article", "quick", "quick-norm", "linked-code"]
 
 
 class UNetConfig(Settings):
@@ -102,8 +102,9 @@ class UNetConfig(Settings):
 
         Parameters
         ----------
-        name : {"article", "quick", "linked-code"}
+        name : {"article", "quick", "quick-norm", "linked-code"}
             ``article``: 64 filters, 31,030,593 parameters. ``quick``: the same with 16 filters.
+            ``quick-norm``: quick with batch normalisation, which learns more in the same time.
             ``linked-code``: the article's linked program, 31,031,685 parameters.
         **changes
             Fields to set otherwise.
@@ -116,6 +117,7 @@ class UNetConfig(Settings):
         presets: dict[str, dict[str, Any]] = {
             "article": {},
             "quick": {"filters": 16},
+            "quick-norm": {"filters": 16, "normalization": "batch"},
             "linked-code": {"architecture": "linked-code"},
         }
         if name not in presets:

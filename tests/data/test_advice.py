@@ -99,7 +99,7 @@ def test_several_objects_are_spoken_of_only_where_they_fit(width: int, reason: s
 
 def test_a_computer_without_a_gpu() -> None:
     advice = advise(Sights(((512, 512),) * 20, 1.0, 40.2), LAPTOP)
-    assert advice.network == UNetConfig(filters=16)
+    assert advice.network == UNetConfig.preset("quick-norm")
     assert (advice.train.patch, advice.train.batch, advice.train.precision) == (256, 2, "float32")
     assert advice.reasons == (
         "A network of 16 filters: without a GPU, 2 cores would take about 16 times as long for a step of the article's 64.",

@@ -279,7 +279,11 @@ def batch_normalized(features: Any, scale: Any, offset: Any, epsilon: float) -> 
         features, scale, offset, epsilon=epsilon, is_training=True
     )
     pixels = tf.cast(tf.size(features) // tf.shape(features)[-1], tf.float32)
-    return normalised, mean, variance * (pixels - 1) / pixels  # it gives that of a sample, n - 1 in the divisor
+    return (
+        normalised,
+        mean,
+        variance * (pixels - 1) / pixels,
+    )  # it gives that of a sample, n - 1 in the divisor
 
 
 def versions() -> dict[str, str]:

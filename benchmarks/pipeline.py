@@ -16,7 +16,8 @@ from typing import get_args
 
 import numpy as np
 
-from napari_unet.config import Augmentation, AugmentationPreset, TrainConfig, UNetConfig
+from napari_unet.augmentation import Augmentation, AugmentationPreset
+from napari_unet.config import TrainConfig, UNetConfig
 from napari_unet.data.augment import coordinates, draw_variation, read_patch, relight
 from napari_unet.data.dataset import Example
 from napari_unet.data.sampling import Sampler, cut_patch

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from napari_unet.augmentation import Augmentation
 from napari_unet.cli import main
-from napari_unet.config import Augmentation, PredictConfig, TrainConfig
+from napari_unet.config import PredictConfig, TrainConfig
 from napari_unet.events import Finished, StepDone, from_json
 from napari_unet.files.image import open_image
 from napari_unet.files.tiff import write_tiff

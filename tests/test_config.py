@@ -7,7 +7,8 @@ import math
 import pytest
 from pydantic import ValidationError
 
-from napari_unet.config import Augmentation, PredictConfig, TrainConfig, UNetConfig
+from napari_unet.augmentation import Augmentation
+from napari_unet.config import PredictConfig, TrainConfig, UNetConfig
 from napari_unet.errors import ConfigError, FileError, NapariUNetError
 from napari_unet.settings import Settings
 from napari_unet.spec import ClassInfo, ModelSpec, Normalization, weight_shapes

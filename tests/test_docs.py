@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from napari_unet.config import Augmentation, PredictConfig, TrainConfig, UNetConfig
+from napari_unet.augmentation import Augmentation
+from napari_unet.config import PredictConfig, TrainConfig, UNetConfig
 from napari_unet.settings import settings_table
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from napari_unet.config import Augmentation, TrainConfig, UNetConfig
+from napari_unet.augmentation import Augmentation
+from napari_unet.config import TrainConfig, UNetConfig
 from napari_unet.errors import ConfigError
 from napari_unet.jobs import ArraySource, Output, PredictJob, TrainJob, job_from_yaml, job_to_yaml
 

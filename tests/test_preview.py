@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from napari_unet import processor
+from napari_unet.augmentation import Augmentation
 from napari_unet.cli import main
-from napari_unet.config import Augmentation, TrainConfig, UNetConfig
+from napari_unet.config import TrainConfig, UNetConfig
 from napari_unet.data import advice
 from napari_unet.data.synthetic import cells
 from napari_unet.errors import DataError

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from napari_unet.api import load_model, predict, relabel, run, save_model, train
     from napari_unet.cluster import run_on_cluster
-    from napari_unet.config import Augmentation, PredictConfig, TrainConfig, UNetConfig
+    from napari_unet.augmentation import Augmentation
+from napari_unet.config import PredictConfig, TrainConfig, UNetConfig
     from napari_unet.errors import (
         BackendError,
         ConfigError,
@@ -65,7 +66,8 @@ __version__ = "0.1.0"
 _HOMES = {
     "api": ("load_model", "predict", "relabel", "run", "save_model", "train"),
     "cluster": ("run_on_cluster",),
-    "config": ("Augmentation", "PredictConfig", "TrainConfig", "UNetConfig"),
+    "augmentation": ("Augmentation",),
+    "config": ("PredictConfig", "TrainConfig", "UNetConfig"),
     "errors": ("BackendError", "ConfigError", "DataError", "FileError", "ModelError", "NapariUNetError"),
     "evaluation": ("evaluate",),
     "events": ("Report",),

@@ -20,14 +20,8 @@ from pydantic import create_model
 from rich.table import Table
 
 from napari_unet import __version__
-from napari_unet.config import (
-    Augmentation,
-    AugmentationPreset,
-    PredictConfig,
-    TrainConfig,
-    UNetConfig,
-    UNetPreset,
-)
+from napari_unet.augmentation import Augmentation, AugmentationPreset
+from napari_unet.config import PredictConfig, TrainConfig, UNetConfig, UNetPreset
 from napari_unet.errors import ConfigError, NapariUNetError
 from napari_unet.events import Finished
 from napari_unet.jobs import ArraySource, Output, OutputKind, PredictJob, TrainJob, job_from_yaml

@@ -9,7 +9,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_unet.config import Augmentation, TrainConfig, UNetConfig
+from napari_unet.augmentation import Augmentation
+from napari_unet.config import TrainConfig, UNetConfig
 from napari_unet.data.advice import Advice, Computer, advise, look
 from napari_unet.data.augment_picture import augmentation_picture
 from napari_unet.data.dataset import Dataset, prepare

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from napari_unet.config import Augmentation, AugmentationPreset
+from napari_unet.augmentation import Augmentation, AugmentationPreset
 from napari_unet.data.augment import (
     Variation,
     coordinates,

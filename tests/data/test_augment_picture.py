@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from napari_unet.config import Augmentation
+from napari_unet.augmentation import Augmentation
 from napari_unet.data.augment_picture import augmentation_picture
 from napari_unet.data.dataset import Example
 from napari_unet.data.labels import IGNORE

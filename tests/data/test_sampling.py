@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from napari_unet.config import Augmentation, AugmentationPreset
+from napari_unet.augmentation import Augmentation, AugmentationPreset
 from napari_unet.data.augment import draw_variation
 from napari_unet.data.dataset import Dataset, Example
 from napari_unet.data.holdout import GAP, MIN_CLASS_PIXELS, MIN_VALIDATION_PIXELS, split

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from napari_unet.config import Augmentation, PredictConfig, TrainConfig
+from napari_unet.augmentation import Augmentation
+from napari_unet.config import PredictConfig, TrainConfig
 from napari_unet.gui.form import Form, advanced, field_widget
 from napari_unet.settings import Settings
 

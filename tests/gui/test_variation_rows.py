@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 import pytest
 
-from napari_unet.config import Augmentation, AugmentationPreset
+from napari_unet.augmentation import Augmentation, AugmentationPreset
 from napari_unet.gui.form import Form
 from napari_unet.gui.variation_rows import VariationRows
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from napari_unet.config import Augmentation
+from napari_unet.augmentation import Augmentation
 from napari_unet.data.labels import IGNORE
 
 __all__ = ["Variation", "coordinates", "draw_variation", "flip_and_turn", "mirrored", "read_patch", "relight"]

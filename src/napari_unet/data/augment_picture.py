@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_unet.config import Augmentation
+from napari_unet.augmentation import Augmentation
 from napari_unet.data.augment import draw_variation
 from napari_unet.data.dataset import Example
 from napari_unet.data.labels import IGNORE

@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_unet.config import Augmentation
+from napari_unet.augmentation import Augmentation
 from napari_unet.data.augment import (
     Variation,
     coordinates,

@@ -6,7 +6,7 @@ from typing import Final, Literal, get_args
 
 from magicgui.widgets import ComboBox
 
-from napari_unet.config import Augmentation, AugmentationPreset
+from napari_unet.augmentation import Augmentation, AugmentationPreset
 from napari_unet.gui.form import Form
 
 __all__ = ["VariationRows"]

@@ -102,8 +102,7 @@ def test_a_computer_without_a_gpu() -> None:
     assert advice.network == UNetConfig.preset("quick-norm")
     assert (advice.train.patch, advice.train.batch, advice.train.precision) == (256, 2, "float32")
     assert advice.reasons == (
-        "A network of 16 filters: without a GPU, 2 cores would take about 16 times as long for a step of the article's 64. "
-        "With batch normalisation, which learns more in the same time.",
+        "A network of 16 filters: without a GPU, 2 cores would take about 16 times as long for a step of the article's 64. With batch normalisation, which learns more in the same time.",
         "Patches of 256 pixels: an object is about 40 pixels wide, so that several fit, and the network sees 220 pixels at once.",
         "2 patches in a step: with more, fewer steps would fit in the time without a GPU.",
         "Computed in float32: this computer has no bfloat16.",

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from napari_unet.api import load_model, predict, relabel, run, save_model, train
-    from napari_unet.cluster import run_on_cluster
     from napari_unet.augmentation import Augmentation
-from napari_unet.config import PredictConfig, TrainConfig, UNetConfig
+    from napari_unet.cluster import run_on_cluster
+    from napari_unet.config import PredictConfig, TrainConfig, UNetConfig
     from napari_unet.errors import (
         BackendError,
         ConfigError,

@@ -82,9 +82,11 @@ def _print_slices(options: argparse.Namespace) -> None:
 
 def _counted(precision: Precision, filters: int) -> float:
     """Bytes per pixel that the engine counts with."""
-    from napari_unet.nn import prediction
+    from napari_unet.config import UNetConfig
+    from napari_unet.nn.plan import bytes_per_pixel
+    from napari_unet.spec import ModelSpec
 
-    return prediction._BYTES_PER_PIXEL[precision] * filters
+    return bytes_per_pixel(ModelSpec(network=UNetConfig(filters=filters)), precision)
 
 
 def _in_child(*case: object) -> int:

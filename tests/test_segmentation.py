@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from napari_unet import load_model, predict, relabel, run, save_model
+from napari_unet import load_model, predict, relabel, run, save_model, train
 from napari_unet.cli import main
 from napari_unet.config import PredictConfig, TrainConfig
 from napari_unet.data.synthetic import cells
-from napari_unet.errors import ConfigError, DataError, FileError
+from napari_unet.errors import ConfigError, DataError, FileError, ModelError
 from napari_unet.events import Event, PredictStarted, TileDone, Warned
 from napari_unet.files.image import open_image
 from napari_unet.files.lock import Holder
@@ -145,7 +145,9 @@ def test_the_command_line_reaches_all_of_it(
     flags = ["--output", "probabilities", "entropy", "uncertainty", "--average", "--passes", "2"]
     assert main(["predict", *files, "--out", out, *flags]) == 0
     assert (
-        (tmp_path / "r.regions.csv").read_text().startswith("rank,z,y_start,y_stop,x_start,x_stop,unsure\n1,")
+        (tmp_path / "r.uncertainty.regions.csv")
+        .read_text()
+        .startswith("rank,z,y_start,y_stop,x_start,x_stop,unsure\n1,")
     )
     stored = str(tmp_path / "r.probabilities.ome.tif")
     labels = str(tmp_path / "l.ome.tif")
@@ -197,8 +199,8 @@ def test_a_result_that_another_process_fills_is_left_to_it(
 ) -> None:
     job = job_of(model_file, stack_file, labels=tmp_path / "labels.zarr")
     run(job)
-    (tmp_path / "labels.zarr" / "lock").write_text(json.dumps(asdict(Holder.this_process())))
-    with pytest.raises(FileError, match="is in use by this program"):
+    (tmp_path / ".labels.zarr.lock").write_text(json.dumps(asdict(Holder.this_process())))
+    with pytest.raises(FileError, match="the result 'labels.zarr' is in use by this program"):
         run(job)
 
 
@@ -247,3 +249,119 @@ def test_a_model_that_is_replaced_while_it_segments_does_not_change_the_result(
 
     run(job_of(model, stack_file, config, probabilities=tmp_path / "p.zarr"), retrain)
     np.testing.assert_array_equal(read(tmp_path / "p.zarr"), expected)
+
+
+@pytest.mark.parametrize("ending", ["zarr", "ome.tif"])
+@pytest.mark.parametrize("objects", [False, True])
+def test_an_output_that_is_asked_for_later_is_computed_too(
+    model_file: Path, objects_file: Path, stack_file: Path, tmp_path: Path, ending: str, objects: bool
+) -> None:
+    model = objects_file if objects else model_file
+    paths = {kind: tmp_path / f"{kind}.{ending}" for kind in ("labels", "entropy", "probabilities")}
+    kept = {kind: paths[kind] for kind in ("labels", "probabilities")}
+    config = TILES.replace(threshold=0.6, seed_threshold=0.35)
+    run(job_of(model, stack_file, config, **kept))
+    before = {kind: read(path) for kind, path in kept.items()}
+    run(job_of(model, stack_file, config, **paths).replace(overwrite=True))
+    expected = predict(load_model(model), read(stack_file), config, output="entropy")
+    assert expected.any()
+    np.testing.assert_array_equal(read(paths["entropy"]), expected)
+    for kind, array in before.items():
+        np.testing.assert_array_equal(read(kept[kind]), array)
+
+
+def test_a_run_cut_off_between_two_tiffs_goes_on_with_both(
+    model_file: Path, stack_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = {kind: tmp_path / f"{kind}.ome.tif" for kind in ("labels", "probabilities")}
+    job = job_of(model_file, stack_file, **paths)
+    written: list[Any] = []
+
+    def second_fails(path: Any, *args: Any, **options: Any) -> None:
+        written.append(path)
+        if len(written) == 2:
+            raise FileError(path, "the disk is full.")
+        write_tiff(path, *args, **options)
+
+    monkeypatch.setattr("napari_unet.targets.write_tiff", second_fails)
+    with pytest.raises(FileError, match="the disk is full"):
+        run(job)
+    assert [path.exists() for path in paths.values()] == [True, False]
+    monkeypatch.undo()
+    events: list[Event] = []
+    run(job, events.append)
+    assert not any(isinstance(event, TileDone) for event in events), "nothing is computed again"
+    for kind, path in paths.items():
+        expected = predict(load_model(model_file), read(stack_file), TILES, output=kind)
+        np.testing.assert_array_equal(read(path), expected)
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_second_run_on_a_result_in_work_changes_nothing(
+    model_file: Path, stack_file: Path, tmp_path: Path
+) -> None:
+    job = job_of(model_file, stack_file, labels=tmp_path / "labels.ome.tif")
+    other = job.replace(config=TILES.replace(threshold=0.1), overwrite=True)
+    refused: list[str] = []
+
+    def meddle(event: Event) -> None:
+        if isinstance(event, TileDone) and not refused:
+            with pytest.raises(FileError, match="is in use by this program") as caught:
+                run(other)
+            refused.append(str(caught.value))
+
+    run(job, meddle)
+    assert refused
+    expected = predict(load_model(model_file), read(stack_file), TILES)
+    np.testing.assert_array_equal(read(tmp_path / "labels.ome.tif"), expected)
+
+
+def test_a_linked_result_that_is_there_is_not_computed_again(
+    objects_file: Path, stack_file: Path, tmp_path: Path
+) -> None:
+    config = TILES.replace(threshold=0.6, seed_threshold=0.35, link_slices=True)
+    job = job_of(objects_file, stack_file, config, labels=tmp_path / "labels.zarr")
+    run(job)
+    events: list[Event] = []
+    run(job, events.append)
+    assert not any(isinstance(event, TileDone) for event in events)
+
+
+def test_what_cannot_be_asked_for_is_said(model_file: Path, stack_file: Path, tmp_path: Path) -> None:
+    image, labels, _ = cells((64, 64), seed=1)
+    certain = train(
+        [image], [labels], UNetConfig(filters=2, depth=1, dropout=0), TrainConfig(steps=1, patch=32)
+    )
+    with pytest.raises(ModelError, match="trained without dropout, so its uncertainty cannot be sampled"):
+        predict(certain, image, output="uncertainty")
+    for window, sentence in (
+        (((0, 1), (60, 70), (0, 5)), "ends at 70 along y"),
+        (((0, 1), (5, 5), (0, 5)), "range 5 to 5 along y is empty"),
+        (((0, 2), (0, 5), (0, 5)), "ends at 2 along slices"),
+    ):
+        with pytest.raises(DataError, match=sentence):
+            predict(certain, image, window=window)
+    job = job_of(model_file, stack_file, labels=tmp_path / "l.zarr")
+    with pytest.raises(ConfigError, match="there is nothing to estimate"):
+        job.replace(given="probabilities", dry_run=True)
+
+
+def test_a_folder_of_images_goes_on_where_it_was(
+    model_file: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    for name in ("cells.001", "cells.002"):
+        write_tiff(images / f"{name}.tif", cells((40, 40), seed=len(name))[0], "YX")
+    command = ["predict", str(model_file), str(images), "--out", str(tmp_path / "out"), "--output", "entropy"]
+    assert main(command) == 0
+    names = [f"cells.00{i}{ending}" for i in (1, 2) for ending in (".ome.tif", ".regions.csv")]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == names
+    (tmp_path / "out" / names[2]).unlink()
+    capfd.readouterr()
+    assert main(command) == 0
+    assert "Already there and left as is: 1 result." in capfd.readouterr().err
+    assert (tmp_path / "out" / names[2]).exists()
+    (images / "cells.001.png").write_bytes((images / "cells.001.tif").read_bytes())
+    assert main(command) == 2
+    assert "would both be written to" in capfd.readouterr().err

@@ -16,7 +16,8 @@ import numpy.typing as npt
 from napari_unet.config import PredictConfig, TrainConfig, UNetConfig
 from napari_unet.data.axes import ArrayLike, Stack, guess_axes
 from napari_unet.data.dataset import prepare
-from napari_unet.data.instances import Window
+from napari_unet.data.decoding import label_type
+from napari_unet.data.instances import Window, check_window
 from napari_unet.data.lint import lint
 from napari_unet.errors import DataError
 from napari_unet.events import Notify, Report, Stop, ignore_events, never_stop
@@ -28,7 +29,7 @@ from napari_unet.label_check import settle_target
 from napari_unet.object_run import segment_objects
 from napari_unet.pixel_size import as_trained, bring_back, window_at
 from napari_unet.prediction_run import run_prediction
-from napari_unet.relabel_run import label_type, make_labels, without_classes
+from napari_unet.relabel_run import make_labels, without_classes
 from napari_unet.spec import ModelSpec
 from napari_unet.training_run import Start, make_card, read_start, run_training, settle, train_on
 
@@ -255,13 +256,14 @@ def predict(
     ModelError
         If the image has other channels than the model.
     DataError
-        If a pixel size is needed and not known.
+        If a pixel size is needed and not known, or if the window does not lie in the image.
     """
     from napari_unet.nn.outputs import output_layout
     from napari_unet.nn.prediction import segment
 
     config = config or PredictConfig()
     stack = Stack(image, axes or guess_axes(image.shape))
+    check_window(window, stack)
     shape, _, dtype = output_layout(model.spec, stack, output, config)
     result = np.zeros(shape, dtype)
     if config.pixel_size == "model":

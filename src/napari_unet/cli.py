@@ -23,10 +23,11 @@ from napari_unet import __version__
 from napari_unet.augmentation import Augmentation, AugmentationPreset
 from napari_unet.config import PredictConfig, TrainConfig, UNetConfig, UNetPreset
 from napari_unet.errors import ConfigError, NapariUNetError
-from napari_unet.events import Finished
+from napari_unet.events import Finished, Report
 from napari_unet.jobs import ArraySource, Output, OutputKind, PredictJob, TrainJob, job_from_yaml
 from napari_unet.settings import Settings
 from napari_unet.terminal import as_findings, as_table, quiet_libraries, reporting, results, screen, summary
+from napari_unet.words import count
 
 __all__ = ["app", "main"]
 
@@ -192,7 +193,7 @@ def predict(
 ) -> None:
     """Segment images with a model.
 
-    The same command goes on with an interrupted run.
+    The same command goes on with an interrupted run; of several images, those whose results are there are left out.
 
     Parameters
     ----------
@@ -221,20 +222,24 @@ def predict(
     json
         Print events and the result as lines of JSON.
     """
-    files = _image_files(image)
-    several = len(files) > 1 or files != image  # a folder, even of one image, gives a folder
-    for file in files:
-        target = out / f"{_stem(file)}.ome.tif" if several else out
-        job = PredictJob(
-            model=str(model.absolute()),
-            image=_source(file, axes),
-            outputs=_outputs(target, output),
-            window=None if window is None else (window[0:2], window[2:4], window[4:6]),
-            config=config,
-            overwrite=overwrite,
-            dry_run=dry_run,
-        )
-        _run(job, json, workers, scheduler)
+    from napari_unet.batch import is_there, jobs_for
+
+    template = PredictJob(
+        model=str(model.absolute()),
+        image=_source(out, axes),
+        outputs=(Output(path="of-each.zarr"),),
+        window=None if window is None else (window[0:2], window[2:4], window[4:6]),
+        config=config,
+        overwrite=overwrite,
+        dry_run=dry_run,
+    )
+    jobs = jobs_for(template, image, out, output)
+    left = [job for job in jobs if not is_there(job)] if len(jobs) > 1 else jobs
+    if len(left) < len(jobs) and not json:
+        screen.print(f"Already there and left as is: {count(len(jobs) - len(left), 'result')}.", style="dim")
+    for job in left:
+        if _run(job, json, workers, scheduler).stopped:
+            break
 
 
 @app.command
@@ -243,6 +248,7 @@ def relabel(
     probabilities: Path,
     *,
     out: Path,
+    axes: str | None = None,
     overwrite: Annotated[bool, Switch] = False,
     config: Annotated[_LabelFlags, Parameter(name="*")] = _LabelFlags(),  # type: ignore[valid-type]
     json: Annotated[bool, Switch] = False,
@@ -257,6 +263,8 @@ def relabel(
         What `predict --output probabilities` wrote.
     out
         FILE.ome.tif or FILE.zarr.
+    axes
+        Letters of their axes (C of the maps, then of T, Z, Y, X), where the file does not say.
     overwrite
         Replace an output that another run made.
     json
@@ -264,9 +272,9 @@ def relabel(
     """
     job = PredictJob(
         model=str(model.absolute()),
-        image=_source(probabilities),
+        image=_source(probabilities, axes),
         given="probabilities",
-        outputs=_outputs(out, ["labels"]),
+        outputs=(Output(kind="labels", path=str(out.absolute())),),
         config=PredictConfig(**config.model_dump(exclude_unset=True)),  # type: ignore[attr-defined]
         overwrite=overwrite,
     )
@@ -399,34 +407,7 @@ def _source(path: Path, axes: str | None = None) -> ArraySource:
     return ArraySource(path=str(path.absolute()), axes=axes)
 
 
-def _outputs(target: Path, kinds: Sequence[OutputKind]) -> tuple[Output, ...]:
-    if len(kinds) == 1:
-        return (Output(kind=kinds[0], path=str(target.absolute())),)
-    stem, ending = _split(target)
-    return tuple(
-        Output(kind=kind, path=str(target.with_name(f"{stem}.{kind}{ending}").absolute())) for kind in kinds
-    )
-
-
-def _image_files(paths: Sequence[Path]) -> list[Path]:
-    from napari_unet.files.pairs import image_files
-
-    return [file for path in paths for file in image_files(path)]
-
-
-def _stem(path: Path) -> str:
-    return _split(path)[0]
-
-
-def _split(path: Path) -> tuple[str, str]:
-    """Name without ending, and the ending, which may have two dots (.ome.tif)."""
-    for ending in (".ome.tif", ".ome.tiff", ".ome.zarr"):
-        if path.name.lower().endswith(ending):
-            return path.name[: -len(ending)], path.name[-len(ending) :]
-    return path.stem, path.suffix
-
-
-def _run(job: TrainJob | PredictJob, json: bool, workers: int = 0, scheduler: str | None = None) -> None:
+def _run(job: TrainJob | PredictJob, json: bool, workers: int = 0, scheduler: str | None = None) -> Report:
     from napari_unet.api import run as run_job
 
     with quiet_libraries(), reporting(json) as (notify, stop):
@@ -439,6 +420,7 @@ def _run(job: TrainJob | PredictJob, json: bool, workers: int = 0, scheduler: st
         notify(Finished(report))
     if not json:
         results.print(summary(report), highlight=False, soft_wrap=True)
+    return report
 
 
 if __name__ == "__main__":

@@ -295,3 +295,7 @@ class PredictConfig(Settings):
         title="Maps as",
         description="Probabilities and maps of uncertainty as uint8 (0 to 255 stands for 0 to 1) or float32.",
     )
+
+    def with_tile(self, megapixels: float) -> Self:
+        """Copy these settings with another largest tile, or the nearest that is possible."""
+        return self.replace(tile_megapixels=min(max(megapixels, 0.01), 64.0))

@@ -17,7 +17,7 @@ from typing import Any
 from napari_unet.errors import BackendError, ConfigError, DataError, ModelError, NapariUNetError
 from napari_unet.events import Notify, Stop, TileDone, Warned
 from napari_unet.pieces import TRIES, Done, Index, Order, Piece, compute_piece, tries_of
-from napari_unet.targets import has_chunk
+from napari_unet.targets import all_have
 from napari_unet.words import count
 
 __all__ = ["Workers", "hand_out", "lost"]
@@ -279,7 +279,7 @@ class _Dealer:
         self._advance(len(out.piece.chunks) - len(self._missing(out.piece)))
 
     def _missing(self, piece: Piece) -> list[Index]:
-        return [chunk for chunk in piece.chunks if not has_chunk(self._order.journal, chunk)]
+        return [chunk for chunk in piece.chunks if not all_have(self._order.outputs.values(), chunk)]
 
     def _advance(self, chunks: int) -> None:
         self._done += chunks

@@ -175,6 +175,10 @@ class PredictJob(Settings):
                 f"From stored probabilities only labels are made, but the job asks for {' and '.join(kinds)}: "
                 "ask for labels, or give the image."
             )
+        if self.given == "probabilities" and self.dry_run:
+            raise ConfigError(
+                "Labels are made anew in moments, without the network: there is nothing to estimate."
+            )
         for output in self.outputs:
             if not output.path.lower().endswith((".zarr", ".ome.tif", ".ome.tiff")):
                 raise ConfigError(

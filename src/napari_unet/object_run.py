@@ -148,7 +148,7 @@ def find(
     slice_axes: str,
     **options: Any,
 ) -> bool:
-    """Make objects of probabilities as a model and the settings say; see `napari_unet.data.decoding.find_objects`."""
+    """Make objects of probabilities as a model and the settings say; see `napari_unet.data.instances.find_objects`."""
     chunk = getattr(labels, "chunks", labels.shape)[-2:]
     return find_objects(
         probabilities,

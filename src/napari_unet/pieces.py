@@ -33,7 +33,7 @@ from napari_unet.files.zarr import folder_of
 from napari_unet.jobs import ArraySource, PredictJob
 from napari_unet.pixel_size import as_trained
 from napari_unet.prediction_run import load
-from napari_unet.targets import has_chunk, identity
+from napari_unet.targets import all_have, identity
 
 if TYPE_CHECKING:
     from napari_unet.nn.model import UNetModel
@@ -226,11 +226,11 @@ def _compute(order: Order, piece: Piece, threads: int, before: list[Try], path: 
     died_with = [each.megapixels for each in before if not each.ended and each.megapixels]
     if died_with:
         # Most likely memory ran out, which nothing else says on a processor.
-        config = config.replace(tile_megapixels=max(plan.smallest, min(died_with) / 2))
+        config = config.with_tile(max(plan.smallest, min(died_with) / 2))
         plan = plan_with(config)
     largest = max(pixels_of(part) for tile in plan.tiles for part in plan.tiles_of(tile))
     _write(path, Try(_read(path).worker, largest / 1e6))
-    wanted = {chunk for chunk in piece.chunks if not has_chunk(order.journal, chunk)}
+    wanted = {chunk for chunk in piece.chunks if not all_have(order.outputs.values(), chunk)}
     try:
         compute_chunks(
             model, stack, config, order.outputs, plan, wanted, window=order.window,

@@ -7,31 +7,45 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from napari_unet.config import PredictConfig
-from napari_unet.data.axes import Stack
 from napari_unet.data.blockwise import RunAll
-from napari_unet.data.instances import Scratch, Window, slices_of
-from napari_unet.errors import DataError
-from napari_unet.events import Event, Notify, PredictStarted, Report, Stop, Warned
-from napari_unet.files.atomic import file_error
+from napari_unet.data.decoding import label_type
+from napari_unet.data.instances import Scratch, Window, check_window, slices_of
+from napari_unet.events import Notify, PredictStarted, Report, Stop, Warned
+from napari_unet.files.atomic import file_error, make_folder
 from napari_unet.files.image import Image, open_source
 from napari_unet.files.model import read_model_file
 from napari_unet.jobs import Output, PredictJob
 from napari_unet.object_run import scratch_in, segment_objects
 from napari_unet.pixel_size import as_trained, bring_back, chunks_of, window_at
 from napari_unet.region_table import write_regions
-from napari_unet.relabel_run import label_type, make_labels, without_classes
+from napari_unet.relabel_run import make_labels, without_classes
 from napari_unet.spec import ModelSpec
-from napari_unet.targets import Attempt, Target, check_outputs, finish, held, open_target, scratch_beside
+from napari_unet.targets import (
+    Attempt,
+    Target,
+    all_have,
+    check_outputs,
+    existing,
+    finish,
+    held,
+    open_target,
+    scratch_beside,
+)
 
 __all__ = ["Means", "Opened", "load", "open_job", "open_targets", "run_prediction"]
 
 _CHUNK = (1024, 1024)
 """Pixels of an output chunk where tiles are computed on another grid, or none are."""
+
+_DECODING = 0.5
+"""Seconds a megapixel for the objects in probabilities: 32 were measured for 67 megapixels of nuclei."""
 
 _STOPPED = "Stopped. What is done is kept: the same job goes on from there."
 
@@ -74,14 +88,17 @@ def run_prediction(job: PredictJob, notify: Notify, stop: Stop, means: Means = H
     run = _Run(job, *open_job(job), notify, stop, means)
     if job.dry_run:
         return run.foresee()
-    check_outputs(job)
-    targets, stopped = run.do()
-    outputs: dict[str, str] = {
-        target.kind: str(target.group if stopped else target.output.path) for target in targets
-    }
-    if not stopped:
-        outputs |= write_regions(targets, run.image.stack, job.window)
-        finish(targets, run.image, run.spec)
+    for output in job.outputs:
+        make_folder(Path(output.path).parent)
+    with held(job) as attempt:
+        check_outputs(job)
+        targets, stopped = run.do(attempt)
+        outputs: dict[str, str] = {
+            target.kind: str(target.group if stopped else target.output.path) for target in targets
+        }
+        if not stopped:
+            outputs |= write_regions(targets, run.image.stack, job.window)
+            finish(targets, run.image, run.spec)
     seconds = time.monotonic() - started
     return Report(
         "predict",
@@ -116,7 +133,7 @@ def open_job(job: PredictJob) -> Opened:
     """Open what a job reads."""
     spec, arrays = read_model_file(job.model)
     image = open_source(job.image)
-    _check_window(job, image.stack)
+    check_window(job.window, image.stack)
     resampled = job.config.pixel_size == "model" and job.given == "image"
     return Opened(spec, arrays, image, as_trained(image, spec) if resampled else image)
 
@@ -157,21 +174,31 @@ class _Run:
         model = load(self.job.config, self.spec, self.arrays)
         window = window_at(self.job.window, self.image.stack, self.seen.stack)
         kinds = [output.kind for output in self.job.outputs]
-        if self.spec.objects and "labels" in kinds:
+        objects = self.spec.objects is not None and "labels" in kinds
+        if objects:
             kinds = [*{*kinds, "probabilities"} - {"labels"}]
         found = foresee(model, self.seen.stack, self.job.config, kinds, window)
+        if objects:
+            found = found.longer(_DECODING * found.written / 1e6)
         metrics = {"gib": found.memory / 2**30, "seconds": found.seconds or 0.0, "tiles": float(found.tiles)}
         return Report("predict", metrics=metrics, message=found.sentence)
 
-    def do(self) -> tuple[list[Target], bool]:
+    def do(self, attempt: Attempt) -> tuple[list[Target], bool]:
         """Write the outputs; return them, and True if stopped before the end."""
         if self.job.given == "probabilities":
             return self._relabel()
         if self.seen is not self.image:
-            return self._do_resampled()
-        return self._segment()
+            return self._do_resampled(attempt)
+        return self._segment(attempt)
 
-    def _segment(self, *, ours: bool = False) -> tuple[list[Target], bool]:
+    def _telling(self, targets: Sequence[Target]) -> Notify:
+        """Tell where the outputs are, once their run starts."""
+        groups: dict[str, str] = {target.kind: str(target.group) for target in targets}
+        return lambda event: self.notify(
+            replace(event, outputs=groups) if isinstance(event, PredictStarted) else event
+        )
+
+    def _segment(self, attempt: Attempt, *, ours: bool = False) -> tuple[list[Target], bool]:
         from napari_unet.nn.prediction import make_plan
         from napari_unet.nn.prediction import segment as segment_here
 
@@ -180,24 +207,20 @@ class _Run:
         means, kinds = self.means, [output.kind for output in job.outputs]
         first = make_plan(model, stack, job.config, kinds, memory=means.memory, parts=means.parts)
         targets, network = open_targets(job, self.spec, self.image, first.chunk, ours=ours)
-        groups: dict[str, str] = {target.kind: str(target.group) for target in targets}
-
-        def tell(event: Event) -> None:
-            self.notify(replace(event, outputs=groups) if isinstance(event, PredictStarted) else event)
-
-        with held(targets[-1]) as attempt, _zarr_errors(targets[0]):
-            config = _smaller(job, attempt, first.smallest, self.notify)
-            plan = make_plan(model, stack, config, [t.kind for t in network], network[-1].chunk, job.window)
-            attempt.begin(plan.computed)
+        config = _smaller(job, attempt, first.smallest, self.notify)
+        written, chunk = [target.kind for target in network], network[-1].chunk
+        plan = make_plan(model, stack, config, written, chunk, job.window, memory=means.memory)
+        attempt.begin(plan.computed)
+        labels = next((target for target in targets if target not in network), None)
+        options: dict[str, Any] = {"chunk": chunk, "window": job.window, "stop": self.stop}
+        options["notify"] = self._telling(targets)
+        with _zarr_errors(targets[0]):
+            if labels is not None:
+                return targets, self._segment_objects(model, config, network, labels, plan, options)
             arrays = {target.kind: target.array for target in network}
-            labels = next((target for target in targets if target not in network), None)
-            options: dict[str, Any] = {"chunk": network[-1].chunk, "window": job.window, "stop": self.stop}
-            if labels is None:
-                return targets, (means.segment or segment_here)(
-                    model, stack, config, arrays, is_done=network[-1].has, notify=tell, **options
-                )
-            stopped = self._segment_objects(model, config, network, labels, tell, options)
-        return targets, stopped
+            segment = means.segment or segment_here
+            is_done = partial(all_have, arrays.values())
+            return targets, segment(model, stack, config, arrays, is_done=is_done, **options)
 
     def _segment_objects(
         self,
@@ -205,20 +228,25 @@ class _Run:
         config: PredictConfig,
         network: Sequence[Target],
         labels: Target,
-        tell: Notify,
+        plan: Any,
         options: dict[str, Any],
     ) -> bool:
-        stack = self.image.stack
+        stack, means = self.image.stack, self.means
         slices = slices_of(stack, self.job.window)
         scratch = [target for target in network if target.output not in self.job.outputs]
-        if scratch and all(map(labels.has_slice, slices)) and not config.link_slices:
-            tell(PredictStarted({}, len(slices), len(slices), "CPU"))
+        asked = [target.array for target in network if target not in scratch]
+        complete = all(map(labels.has_slice, slices)) and all(
+            all_have(asked, work.index) for work in plan.works()
+        )
+        if scratch and complete:
+            options["notify"](PredictStarted({}, len(slices), len(slices), "CPU"))
         else:
-            with self.means.scratch_for(labels.output) as make:
+            arrays = {target.kind: target.array for target in network}
+            with means.scratch_for(labels.output) as make:
                 if segment_objects(
-                    model, stack, config, {target.kind: target.array for target in network}, labels.array,
-                    tile_done=network[-1].has, slice_done=labels.has_slice, scratch=make, segment=self.means.segment, run_all=self.means.run_all,
-                    notify=tell, **options,
+                    model, stack, config, arrays, labels.array, tile_done=partial(all_have, arrays.values()),
+                    slice_done=labels.has_slice, scratch=make, segment=means.segment, run_all=means.run_all,
+                    **options,
                 ):  # fmt: skip
                     return True
         for target in scratch:
@@ -230,23 +258,15 @@ class _Run:
         (output,) = self.job.outputs
         layout = stack.out_shape, stack.out_axes, label_type(self.spec)
         target = open_target(self.job, output, self.spec, self.image, layout, _CHUNK)
-        groups: dict[str, str] = {"labels": str(target.group)}
-
-        def tell(event: Event) -> None:
-            self.notify(replace(event, outputs=groups) if isinstance(event, PredictStarted) else event)
-
-        with (
-            held(target),
-            _zarr_errors(target),
-            self.means.scratch_for(output) as scratch,
-        ):
+        with _zarr_errors(target), self.means.scratch_for(output) as scratch:
             stopped = make_labels(
                 self.spec, self.job.config, stack, target.array, window=self.job.window, chunk_done=target.has,
-                slice_done=target.has_slice, scratch=scratch, run_all=self.means.run_all, notify=tell, stop=self.stop,
+                slice_done=target.has_slice, scratch=scratch, run_all=self.means.run_all,
+                notify=self._telling([target]), stop=self.stop,
             )  # fmt: skip
         return [target], stopped
 
-    def _do_resampled(self) -> tuple[list[Target], bool]:
+    def _do_resampled(self, attempt: Attempt) -> tuple[list[Target], bool]:
         """Segment an image on the grid that the model was trained on, then write the results on its own."""
         from napari_unet.nn.outputs import output_layout
 
@@ -256,7 +276,7 @@ class _Run:
             open_target(job, output, self.spec, self.image, layout, _CHUNK)
             for output, layout in zip(job.outputs, layouts, strict=True)
         ]
-        groups: dict[str, str] = {target.kind: str(target.group) for target in targets}
+        tell = self._telling(targets)
         inner = job.replace(
             outputs=tuple(
                 Output(kind=output.kind, path=str(scratch_beside(output.path, "resampled")))
@@ -265,15 +285,14 @@ class _Run:
             window=window_at(job.window, stack, self.seen.stack),
         )
 
-        def tell(event: Event) -> None:
-            self.notify(replace(event, outputs=groups) if isinstance(event, PredictStarted) else event)
-
         if all(t.has(index) for t in targets for index, *_ in chunks_of(stack, t.array, job.window)):
             slices = len(slices_of(stack, job.window))
-            self.notify(PredictStarted(groups, slices, slices, "CPU"))
+            tell(PredictStarted({}, slices, slices, "CPU"))
             stopped = False
         else:
-            parts, stopped = replace(self, job=inner, image=self.seen, notify=tell)._segment(ours=True)
+            parts, stopped = replace(self, job=inner, image=self.seen, notify=tell)._segment(
+                attempt, ours=True
+            )
             stopped = stopped or _bring_back(targets, parts, self.seen.stack.out_axes, job.window, self.stop)
         if not stopped:
             for output in inner.outputs:
@@ -319,18 +338,22 @@ def open_targets(
     """
     from napari_unet.nn.outputs import output_layout
 
-    def opened(output: Output, config: Any, ours: bool) -> Target:
-        layout = output_layout(spec, image.stack, output.kind, config)
+    found = [target for target in (existing(job, output) for output in job.outputs) if target]
+    if found:  # what is made anew goes chunk by chunk with what is there
+        chunk = found[0].chunk
+
+    def opened(output: Output, ours: bool) -> Target:
+        layout = output_layout(spec, image.stack, output.kind, job.config)
         return open_target(job, output, spec, image, layout, chunk, ours=ours)
 
-    targets = [opened(output, job.config, ours) for output in job.outputs]
+    targets = [opened(output, ours) for output in job.outputs]
     if spec.objects is None or all(target.kind != "labels" for target in targets):
         return targets, targets
     network = [target for target in targets if target.kind != "labels"]
     if all(target.kind != "probabilities" for target in network):
         labels = next(target for target in targets if target.kind == "labels")
         scratch = Output(kind="probabilities", path=str(scratch_beside(labels.output.path, "probabilities")))
-        network.append(opened(scratch, job.config, True))
+        network.append(opened(scratch, ours=True))
     return targets, network
 
 
@@ -338,14 +361,14 @@ def _smaller(job: PredictJob, attempt: Attempt, smallest: float, notify: Notify)
     """Return a job's settings, with smaller tiles where the run before died on larger ones."""
     if attempt.died_with is None:
         return job.config
-    half = max(smallest, attempt.died_with / 2)
+    config = job.config.with_tile(max(smallest, attempt.died_with / 2))
     notify(
         Warned(
             "The last run of this segmentation ended abruptly, most likely because memory ran out: "
-            f"it goes on with tiles of at most {half:.2g} megapixels."
+            f"it goes on with tiles of at most {config.tile_megapixels:.2g} megapixels."
         )
     )
-    return job.config.replace(tile_megapixels=half)
+    return config
 
 
 @contextmanager
@@ -369,12 +392,3 @@ def _bring_back(
             ):  # fmt: skip
                 return True
     return False
-
-
-def _check_window(job: PredictJob, stack: Stack) -> None:
-    for axis, size, (_, end) in zip(("slices", "y", "x"), stack.shape, job.window or (), strict=False):
-        if end > size:
-            raise DataError(
-                f"The window ends at {end} along {axis}, but image {stack.name!r} has {size} there. "
-                "Give a window inside the image."
-            )

@@ -14,6 +14,7 @@ from napari_unet.data.instances import Window
 from napari_unet.data.regions import Region, rank_regions
 from napari_unet.errors import FileError
 from napari_unet.files.atomic import read_text, write_text
+from napari_unet.files.pairs import split_name
 from napari_unet.targets import Target
 
 __all__ = ["read_regions", "write_regions"]
@@ -43,7 +44,7 @@ def write_regions(targets: Iterable[Target], image: Stack, window: Window | None
     unsure = Stack(target.array, image.out_axes, target.kind)
     regions = rank_regions(unsure, range(first, min(last, image.shape[0])))
     path = Path(target.output.path)
-    path = path.with_name(f"{path.name.split('.')[0]}.regions.csv")
+    path = path.with_name(f"{split_name(path)[0]}.regions.csv")
     write_text(path, _table(regions, image))
     return {"regions": str(path)}
 

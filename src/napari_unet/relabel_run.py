@@ -11,15 +11,16 @@ import numpy.typing as npt
 from napari_unet.config import PredictConfig
 from napari_unet.data.axes import Stack
 from napari_unet.data.blockwise import RunAll
-from napari_unet.data.instances import IDS, Scratch, Window, slices_of
-from napari_unet.data.labels import ClassMap
+from napari_unet.data.decoding import threshold_of
+from napari_unet.data.instances import Scratch, Window, slices_of
+from napari_unet.data.labels import class_map_of
 from napari_unet.errors import DataError
 from napari_unet.events import Notify, PredictStarted, Stop, TileDone
 from napari_unet.object_run import find
 from napari_unet.pixel_size import chunks_of
 from napari_unet.spec import ModelSpec
 
-__all__ = ["label_type", "make_labels", "without_classes"]
+__all__ = ["make_labels", "without_classes"]
 
 
 def without_classes(spec: ModelSpec, probabilities: Stack) -> Stack:
@@ -42,11 +43,6 @@ def without_classes(spec: ModelSpec, probabilities: Stack) -> Stack:
             "decimals: give probabilities that this model computed."
         )
     return probabilities
-
-
-def label_type(spec: ModelSpec) -> np.dtype[Any]:
-    """Return the type of a model's labels."""
-    return IDS if spec.objects else _classes(spec).decode(np.zeros(1, np.uint8)).dtype
 
 
 def make_labels(
@@ -74,7 +70,7 @@ def make_labels(
     probabilities : Stack
         Maps as channels; uint8 (255 stands for 1) or decimals.
     labels : array-like
-        Of the shape of a label image of `probabilities`, full of zeros; of `label_type`.
+        Of the shape of a label image of `probabilities`, full of zeros; of `napari_unet.data.decoding.label_type`.
     window : tuple of (start, stop), optional
         Part to make, in slices, y and x.
     chunk_done, slice_done : callable, optional
@@ -115,7 +111,7 @@ def _make_classes(
     notify: Notify,
     stop: Stop,
 ) -> bool:
-    threshold = spec.threshold if config.threshold is None else config.threshold
+    threshold = threshold_of(spec, config)
     chunks = list(chunks_of(probabilities, labels, window))
     notify(PredictStarted({}, 0, len(chunks), "CPU"))
     for done, (index, y, x) in enumerate(chunks, 1):
@@ -125,7 +121,7 @@ def _make_classes(
             which = index[:-2]
             n = int(np.ravel_multi_index(which, probabilities.slice_shape)) if which else 0
             classes = _classified(probabilities.read(n, y, x), threshold)
-            labels[(*which, y, x)] = _classes(spec).decode(classes)
+            labels[(*which, y, x)] = class_map_of(spec).decode(classes)
         notify(TileDone(done, len(chunks), 0.0))
     return False
 
@@ -148,7 +144,3 @@ def _maps_first(probabilities: Stack) -> Any:
             "give probabilities as they were written."
         )
     return probabilities.array
-
-
-def _classes(spec: ModelSpec) -> ClassMap:
-    return ClassMap(tuple(c.value for c in spec.classes), "background")

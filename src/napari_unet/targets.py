@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 from napari_unet.errors import FileError
-from napari_unet.files.atomic import check_writable, make_folder, read_text, write_text
+from napari_unet.files.atomic import check_writable, read_text, write_text
 from napari_unet.files.image import Image
 from napari_unet.files.lock import Lock
 from napari_unet.files.tiff import write_tiff
@@ -23,7 +24,9 @@ from napari_unet.spec import ModelSpec
 __all__ = [
     "Attempt",
     "Target",
+    "all_have",
     "check_outputs",
+    "existing",
     "finish",
     "has_chunk",
     "held",
@@ -31,6 +34,10 @@ __all__ = [
     "open_target",
     "scratch_beside",
 ]
+
+
+_BEAT, _STILL = 60.0, 900.0
+"""Seconds between two signs of life, and without one after which a process on another computer counts as dead."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +79,11 @@ class Target:
         return self.has((*index, *last))
 
 
+def all_have(arrays: Iterable[Any], index: tuple[int, ...]) -> bool:
+    """Tell whether a chunk is on disk in all of several results: only then is it done."""
+    return all(has_chunk(array, index) for array in arrays)
+
+
 def has_chunk(array: Any, index: tuple[int, ...]) -> bool:
     """Tell whether a chunk of a result is on disk; an axis of classes, all in one chunk, may come before `index`."""
     return chunk_done(array, (0,) * (int(array.ndim) - len(index)) + index)
@@ -81,11 +93,20 @@ def check_outputs(job: PredictJob) -> None:
     """Refuse, before anything is computed, what could not be written in the end."""
     for output in job.outputs:
         path = Path(output.path)
-        make_folder(path.parent)
-        if path != _group_of(path):
-            check_writable(path)
-            if path.exists() and not job.overwrite:
-                raise FileError(path, "exists already. Choose another name, or allow it to be overwritten.")
+        if path == _group_of(path):
+            continue
+        check_writable(path)
+        # Of several TIFFs some may have been written when the run was cut off: their scratch folders are there still.
+        if path.exists() and not job.overwrite and existing(job, output) is None:
+            raise FileError(path, "exists already. Choose another name, or allow it to be overwritten.")
+
+
+def existing(job: PredictJob, output: Output) -> Target | None:
+    """Open what an interrupted, or finished, run of the same job left; None if there is nothing."""
+    group = _group_of(Path(output.path))
+    if group.exists() and _origin_of(group) == _origin(job, output):
+        return Target(output, group, open_result(group))
+    return None
 
 
 def open_target(
@@ -117,11 +138,11 @@ def open_target(
     ours : bool
         Whether it is a scratch folder, which may be replaced.
     """
+    found = existing(job, output)
+    if found is not None:
+        return found
     path = Path(output.path)
     group = _group_of(path)
-    origin = _origin(job, output)
-    if group.exists() and _origin_of(group) == origin:
-        return Target(output, group, open_result(group))
     shape, axes, dtype = layout
     height, width = shape[-2:]
     classes = shape[:1] if axes.startswith("C") else ()
@@ -134,7 +155,7 @@ def open_target(
         pixel_size=image.pixel_size,
         unit=image.unit,
         attributes={
-            "origin": origin,
+            "origin": _origin(job, output),
             "kind": output.kind,
             "target": spec.target,
             "classes": [c.model_dump() for c in spec.classes],
@@ -147,18 +168,16 @@ def open_target(
 
 def scratch_beside(path: str, what: str) -> Path:
     """Return the name of a hidden scratch folder beside an output."""
-    return Path(path).with_name(f".{Path(path).name}.{what}.zarr")
+    return _beside(Path(path), f"{what}.zarr")
 
 
 def finish(targets: Sequence[Target], image: Image, spec: ModelSpec) -> None:
     """Turn complete scratch folders into the TIFFs that were asked for."""
-    for target in targets:
-        path = Path(target.output.path)
-        if target.group == path:
-            continue
+    scratch = [target for target in targets if target.group != Path(target.output.path)]
+    for target in scratch:
         has_classes = target.array.ndim > len(image.stack.out_shape)
         write_tiff(
-            path,
+            target.output.path,
             target.array,
             ("C" if has_classes else "") + image.stack.out_axes,
             pixel_size=image.pixel_size,
@@ -167,17 +186,18 @@ def finish(targets: Sequence[Target], image: Image, spec: ModelSpec) -> None:
             name=target.kind,
             labels=target.kind == "labels",
         )
+    for target in scratch:  # not before all are written: a run that is cut off here goes on with all of them
         shutil.rmtree(target.group, ignore_errors=True)
 
 
 @dataclass
 class Attempt:
-    """A run that fills a result, and what became of the one before.
+    """A run that fills results, and what became of the one before.
 
     Parameters
     ----------
     died_with : float or None
-        Megapixels of the largest tile of a run that died on this result; None if none did.
+        Megapixels of the largest tile of a run that died on these results; None if none did.
     """
 
     died_with: float | None
@@ -189,27 +209,54 @@ class Attempt:
 
 
 @contextmanager
-def held(target: Target) -> Iterator[Attempt]:
-    """Hold a result for this process alone, and look whether the last one that held it died.
+def held(job: PredictJob) -> Iterator[Attempt]:
+    """Hold a job's outputs for this process alone, and look whether the last one that held them died.
 
     Raises
     ------
     FileError
-        If another process fills it.
+        If another process fills one of them.
     """
-    lock, note = Lock(target.group / "lock"), target.group / "tile.json"
-    died = lock.acquire()
-    try:
+    paths = sorted(Path(output.path) for output in job.outputs)
+    note = _beside(paths[-1], "tile.json")
+    with ExitStack() as stack:
+        locks = [Lock(_beside(path, "lock"), path, "result", stale_after=_STILL) for path in paths]
+        died = False
+        for lock in locks:
+            died = lock.acquire() or died
+            stack.callback(lock.release)
+        stack.enter_context(_beating(locks))
         yield Attempt(_megapixels(note) if died else None, note)
         note.unlink(missing_ok=True)
+
+
+@contextmanager
+def _beating(locks: Sequence[Lock]) -> Iterator[None]:
+    """Show other computers that this process lives, as long as it does."""
+    over = Event()
+
+    def beat() -> None:
+        while not over.wait(_BEAT):
+            for lock in locks:
+                lock.touch()
+
+    thread = Thread(target=beat, name="locks", daemon=True)
+    thread.start()
+    try:
+        yield
     finally:
-        lock.release()
+        over.set()
+        thread.join()
 
 
 def _megapixels(note: Path) -> float | None:
     with suppress(FileError, ValueError, KeyError, TypeError):
         return float(json.loads(read_text(note))["megapixels"])
     return None
+
+
+def _beside(path: Path, what: str) -> Path:
+    return path.with_name(f".{path.name}.{what}")
 
 
 def _group_of(path: Path) -> Path:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_unet.config import PredictConfig
+from napari_unet.data.blocks import IDS
 from napari_unet.data.instance_metrics import IOU_THRESHOLDS, Overlap, overlap, pooled_score
+from napari_unet.data.labels import class_map_of
 from napari_unet.data.objects import decode
 from napari_unet.errors import DataError
 from napari_unet.events import Stop, never_stop
 from napari_unet.spec import ModelSpec, ObjectDecoding
 
-__all__ = ["Choice", "Region", "choose_decoding", "decoding_of"]
+__all__ = ["Choice", "Region", "choose_decoding", "decoding_of", "label_type", "threshold_of"]
 
 _SEEDS = (0.5, 0.4, 0.6, 0.3, 0.7, 0.8, 0.9)
 _FOREGROUNDS = (0.5, 0.4, 0.6, 0.3, 0.7)
@@ -112,6 +115,16 @@ def _score(
     scores = [pooled_score(images, threshold) for threshold in IOU_THRESHOLDS]
     aps = [score.ap for score in scores if score is not None]
     return float(np.mean(aps)), aps[0]
+
+
+def label_type(spec: ModelSpec) -> np.dtype[Any]:
+    """Return the type of a model's labels: of painted values, or of numbers of objects."""
+    return IDS if spec.objects else class_map_of(spec).decode(np.zeros(1, np.uint8)).dtype
+
+
+def threshold_of(spec: ModelSpec, config: PredictConfig) -> float:
+    """Return the threshold of two classes: the user's, or the model's own."""
+    return spec.threshold if config.threshold is None else config.threshold
 
 
 def decoding_of(spec: ModelSpec, config: PredictConfig) -> ObjectDecoding:

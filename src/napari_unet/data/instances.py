@@ -19,7 +19,7 @@ from napari_unet.errors import DataError
 from napari_unet.events import Stop, never_stop
 from napari_unet.spec import ObjectDecoding
 
-__all__ = ["IDS", "Blocks", "Scratch", "Window", "find_objects", "slices_of"]
+__all__ = ["IDS", "Blocks", "Scratch", "Window", "check_window", "find_objects", "slices_of"]
 
 Window = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 """(start, stop) in slices, y and x."""
@@ -170,6 +170,20 @@ def find_objects(
     if link:
         return len(done) < len(planes) and _find_linked(task, slice_axes)
     return _find_apart(task, done)
+
+
+def check_window(window: Window | None, stack: Stack) -> None:
+    """Raise a DataError unless a window lies inside an image and holds something."""
+    for axis, size, (start, end) in zip(("slices", "y", "x"), stack.shape, window or (), strict=False):
+        if not 0 <= start < end:
+            raise DataError(
+                f"The window's range {start} to {end} along {axis} is empty: its stop must be above its start, from 0 up."
+            )
+        if end > size:
+            raise DataError(
+                f"The window ends at {end} along {axis}, but image {stack.name!r} has {size} there. "
+                "Give a window inside the image."
+            )
 
 
 def slices_of(stack: Stack, window: Window | None) -> list[Index]:

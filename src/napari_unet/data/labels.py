@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from napari_unet.data.axes import Stack
 from napari_unet.errors import DataError
+from napari_unet.spec import ModelSpec
 
 __all__ = [
     "IGNORE",
@@ -24,6 +25,7 @@ __all__ = [
     "Unpainted",
     "as_integers",
     "check_same_shape",
+    "class_map_of",
     "distinct",
     "fit_class_map",
 ]
@@ -187,6 +189,11 @@ def distinct(labels: NDArray[Any]) -> NDArray[np.int64]:
         # counting needs no sorting, which is what makes np.unique slow on a whole image
         return np.flatnonzero(np.bincount(labels.ravel().astype(np.intp, copy=False))).astype(np.int64)
     return np.unique(labels).astype(np.int64)
+
+
+def class_map_of(spec: ModelSpec) -> ClassMap:
+    """Return how a model's classes are painted."""
+    return ClassMap(tuple(c.value for c in spec.classes), "background")
 
 
 def fit_class_map(

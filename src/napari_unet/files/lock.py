@@ -76,11 +76,20 @@ class Lock:
     Parameters
     ----------
     path : pathlib.Path
-        The file; the folder that it locks is the one it lies in.
+        The file.
+    what : pathlib.Path, optional
+        What it locks; by default the folder that it lies in, a run.
+    noun : str
+        What that is called.
+    stale_after : float, optional
+        Seconds without a `touch` after which a holder on another computer counts as dead, too. Of one on this computer it is known.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(
+        self, path: Path, what: Path | None = None, noun: str = "run", stale_after: float | None = None
+    ) -> None:
         self.path = path
+        self._what, self._noun, self._stale_after = what or path.parent, noun, stale_after
         self._content: bytes | None = None
 
     def acquire(self) -> bool:
@@ -108,11 +117,16 @@ class Lock:
                 if found is None:
                     continue
                 holder = _holder(found)
-                if holder is not None and holder.is_alive():
-                    raise FileError(self.path.parent, self._in_use(holder))
+                if holder is not None and holder.is_alive() and not self._is_still(holder):
+                    raise FileError(self._what, self._in_use(holder))
                 self._remove(found)
                 died = True
-        raise FileError(self.path.parent, "is being taken by several processes at once; try again.")
+        raise FileError(self._what, "is being taken by several processes at once; try again.")
+
+    def touch(self) -> None:
+        """Show processes on other computers that the holder lives."""
+        with suppress(OSError):
+            self.path.touch()
 
     def release(self) -> None:
         """Give the lock back, if this object holds it."""
@@ -121,19 +135,25 @@ class Lock:
             with suppress(OSError):
                 self.path.unlink()
 
+    def _is_still(self, holder: Holder) -> bool:
+        """Whether a holder on another computer has not touched it for so long that it must be dead."""
+        if self._stale_after is None or holder.host == socket.gethostname():
+            return False
+        try:
+            return time.time() - self.path.stat().st_mtime > self._stale_after
+        except OSError:
+            return False
+
     def _in_use(self, holder: Holder) -> str:
-        run = self.path.parent.name
+        it, other = f"the {self._noun} {self._what.name!r}", "folder" if self._noun == "run" else "name"
         if holder.host != socket.gethostname():
             return (
-                f"the run {run!r} is in use by process {holder.pid} on {holder.host}. Wait for it or choose another folder; "
+                f"{it} is in use by process {holder.pid} on {holder.host}. Wait for it or choose another {other}; "
                 f"if nothing runs there any more, delete {self.path}."
             )
         own = holder.pid == os.getpid()
         who = f"this program (process {holder.pid})" if own else f"process {holder.pid}"
-        return (
-            f"the run {run!r} is in use by {who}. "
-            "Wait until it is done, stop it there, or choose another folder."
-        )
+        return f"{it} is in use by {who}. Wait until it is done, stop it there, or choose another {other}."
 
     def _create(self, content: bytes) -> bool:
         try:

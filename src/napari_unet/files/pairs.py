@@ -12,7 +12,7 @@ from pathlib import Path
 
 from napari_unet.errors import FileError
 
-__all__ = ["Pairs", "image_files", "match_pairs"]
+__all__ = ["Pairs", "image_files", "match_pairs", "split_name"]
 
 _ENDINGS = (
     ".ome.tiff", ".ome.tif", ".ome.zarr", ".zarr.zip", ".tiff", ".tif", ".png", ".zarr", ".jpg", ".jpeg", ".bmp",
@@ -151,8 +151,14 @@ def _ending(path: Path) -> str:
     return next((ending for ending in _ENDINGS if name.endswith(ending)), "")
 
 
+def split_name(path: Path) -> tuple[str, str]:
+    """Split a file's name into stem and ending, which may have two dots (``.ome.tif``)."""
+    length = len(_ending(path) or path.suffix)
+    return (path.name[:-length], path.name[-length:]) if length else (path.name, "")
+
+
 def _stem(path: Path) -> str:
-    return path.name[: -len(_ending(path))] if _ending(path) else path.stem
+    return split_name(path)[0]
 
 
 def _words(path: Path) -> list[str]:

@@ -15,6 +15,7 @@ from napari.utils.transforms import Affine
 from pint import DimensionalityError
 
 from napari_unet.data.axes import Stack, guess_axes
+from napari_unet.data.instances import Window
 from napari_unet.errors import DataError
 from napari_unet.gui.snapshot import Snapshot
 from napari_unet.words import count
@@ -34,9 +35,6 @@ __all__ = [
     "shape_window",
     "visible_window",
 ]
-
-Window = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
-"""(start, stop) in slices, y and x."""
 
 
 def level0(layer: Layer) -> Any:

@@ -17,12 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_unet.config import PredictConfig, TrainConfig, UNetConfig
+from napari_unet.data.instances import Window
 from napari_unet.data.labels import MAX_CLASSES, as_integers, fit_class_map
 from napari_unet.errors import FileError
 from napari_unet.files.image import Image
 from napari_unet.files.model import read_card
 from napari_unet.files.run import RunFolder
-from napari_unet.gui.layers import Window
 from napari_unet.gui.snapshot import Snapshot, make_folder, save_image, stand_in, with_file_pixel_size
 from napari_unet.jobs import ArraySource, Output, OutputKind, PredictJob, TrainJob
 from napari_unet.preview import Preview, preview

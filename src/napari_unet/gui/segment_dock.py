@@ -13,13 +13,14 @@ from napari.layers import Image, Shapes
 from qtpy.QtWidgets import QPushButton
 
 from napari_unet.config import PredictConfig
+from napari_unet.data.instances import Window
 from napari_unet.errors import DataError
 from napari_unet.events import Event, PredictStarted, Report, TileDone
 from napari_unet.gui.background import Background
 from napari_unet.gui.dock import Column, ImageRows, layer_box, workers_of
 from napari_unet.gui.form import Form, advanced
 from napari_unet.gui.label_rows import LabelRows
-from napari_unet.gui.layers import Window, level0, placement, shape_window, visible_window
+from napari_unet.gui.layers import level0, placement, shape_window, visible_window
 from napari_unet.gui.model_rows import ModelRows
 from napari_unet.gui.regions import RegionRow
 from napari_unet.gui.requests import PredictRequest

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_unet.config import PredictConfig
+from napari_unet.data.decoding import threshold_of
 from napari_unet.data.dropout import kept
 from napari_unet.data.normalize import Range
 from napari_unet.data.tiling import Halo, Tile
@@ -233,8 +234,7 @@ class _Finish:
 
     @classmethod
     def of(cls, kinds: tuple[str, ...], spec: ModelSpec, config: PredictConfig) -> _Finish:
-        threshold = spec.threshold if config.threshold is None else config.threshold
-        return cls(kinds, threshold, config.probability_type == "uint8", spec.network.logits)
+        return cls(kinds, threshold_of(spec, config), config.probability_type == "uint8", spec.network.logits)
 
     @property
     def layer(self) -> Any:

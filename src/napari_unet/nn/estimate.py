@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 
 import numpy as np
@@ -40,6 +40,8 @@ class Estimate:
         (Y, X) of the largest tile, in pixels.
     waste : float
         Computed pixels for each pixel of the result.
+    written : float
+        Pixels of the result.
     """
 
     memory: float
@@ -47,6 +49,11 @@ class Estimate:
     tiles: int
     largest: tuple[int, int]
     waste: float
+    written: float
+
+    def longer(self, seconds: float) -> Estimate:
+        """Add time for what comes after the network."""
+        return replace(self, seconds=seconds + (self.seconds or 0.0))
 
     @property
     def sentence(self) -> str:
@@ -94,6 +101,7 @@ def estimate(
         tiles=round(share * len(tiles)),
         largest=(_length(largest.read[0]), _length(largest.read[1])),
         waste=sum(map(pixels_of, tiles)) / float(written),
+        written=share * float(written),
     )
 
 

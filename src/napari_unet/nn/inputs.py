@@ -9,7 +9,7 @@ from napari_unet.errors import ModelError
 from napari_unet.events import Notify, Stop, Warned, ignore_events, never_stop
 from napari_unet.spec import ModelSpec
 
-__all__ = ["check_channels", "measure_range"]
+__all__ = ["check_channels", "check_dropout", "measure_range"]
 
 
 def measure_range(
@@ -48,6 +48,14 @@ def measure_range(
             else Warned(f"A channel of image {stack.name!r} has the same value everywhere.")
         )
     return found.range
+
+
+def check_dropout(spec: ModelSpec) -> None:
+    """Raise a ModelError unless a model has dropout to sample its uncertainty with."""
+    if not spec.network.dropout:
+        raise ModelError(
+            f"Model {spec.name!r} was trained without dropout, so its uncertainty cannot be sampled: ask for entropy."
+        )
 
 
 def check_channels(spec: ModelSpec, stack: Stack) -> None:

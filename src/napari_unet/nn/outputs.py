@@ -10,16 +10,14 @@ import numpy.typing as npt
 
 from napari_unet.config import PredictConfig
 from napari_unet.data.axes import Stack
-from napari_unet.data.instances import IDS
-from napari_unet.data.labels import ClassMap
+from napari_unet.data.decoding import label_type
+from napari_unet.data.instances import Window
+from napari_unet.data.labels import class_map_of
 from napari_unet.data.tiling import Tile
 from napari_unet.nn.plan import Plan, Work
 from napari_unet.spec import ModelSpec
 
-__all__ = ["Layout", "Output", "Window", "Writer", "output_layout"]
-
-Window = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
-"""(start, stop) in slices, y and x: the part to segment."""
+__all__ = ["Layout", "Output", "Writer", "output_layout"]
 
 
 class Output(Protocol):
@@ -59,7 +57,7 @@ def output_layout(spec: ModelSpec, stack: Stack, kind: str, config: PredictConfi
         The image.
     kind : {"labels", "probabilities", "entropy", "uncertainty"}
         Labels hold the painted value of each pixel's class, in the smallest unsigned type; or the object
-        of each pixel (`napari_unet.data.decoding.IDS`) where the model knows objects.
+        of each pixel (`napari_unet.data.instances.IDS`) where the model knows objects.
         Probabilities hold one map for two classes (of the higher value), else one map a class,
         in the order of ``spec.classes``. Entropy and uncertainty are one map.
     config : PredictConfig, optional
@@ -71,8 +69,7 @@ def output_layout(spec: ModelSpec, stack: Stack, kind: str, config: PredictConfi
         Shape, axes and dtype.
     """
     if kind == "labels":
-        dtype = IDS if spec.objects else _class_map(spec).decode(np.zeros(1, np.uint8)).dtype
-        return Layout(stack.out_shape, stack.out_axes, dtype)
+        return Layout(stack.out_shape, stack.out_axes, label_type(spec))
     dtype = np.dtype((config or PredictConfig()).probability_type)
     if kind != "probabilities" or spec.network.logits == 1:
         return Layout(stack.out_shape, stack.out_axes, dtype)
@@ -99,7 +96,7 @@ class Writer:
     ) -> None:
         self._plan = plan
         self._outputs = outputs
-        self._classes = _class_map(spec)
+        self._classes = class_map_of(spec)
         self._window = window
 
     def __call__(self, work: Work, answers: Mapping[str, npt.NDArray[Any]]) -> None:
@@ -125,7 +122,3 @@ def _inside(tile: Tile, window: Window) -> npt.NDArray[np.bool_]:
         for side, (start, stop) in zip(tile.write, window[1:], strict=True)
     )
     return y[:, None] & x
-
-
-def _class_map(spec: ModelSpec) -> ClassMap:
-    return ClassMap(tuple(c.value for c in spec.classes), "background")

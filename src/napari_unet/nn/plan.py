@@ -33,10 +33,16 @@ _BYTES_OF_SKIPS = {"float32": 8, "bfloat16": 4}
 """And of the contracting path's features that are kept from one pass with dropout to the next."""
 
 
+_COPIES_OF_PIXELS, _COPIES_OF_MAPS = 2, 4
+"""Of pixels (as they are, normalised) and of probabilities (logits, softmax, logarithms, bytes) that are there at once, in float32."""
+
+
 def bytes_per_pixel(spec: ModelSpec, precision: Precision, *, several_passes: bool = False) -> float:
     """Return the memory that computing a tile takes, in bytes for each of its pixels."""
+    network = spec.network
     kept = _BYTES_OF_SKIPS[precision] if several_passes else 0
-    return float((_BYTES_PER_PIXEL[precision] + kept) * spec.network.filters)
+    ends = 4 * (_COPIES_OF_PIXELS * network.channels + _COPIES_OF_MAPS * network.logits)
+    return float((_BYTES_PER_PIXEL[precision] + kept) * network.filters + ends)
 
 
 def largest_tile(

@@ -17,9 +17,10 @@ import numpy.typing as npt
 
 from napari_unet.config import PredictConfig
 from napari_unet.data.axes import Stack
+from napari_unet.data.instances import Window
 from napari_unet.data.normalize import Range
 from napari_unet.data.tiling import Tile, read_tile
-from napari_unet.errors import ModelError
+from napari_unet.errors import BackendError, ModelError
 from napari_unet.events import (
     Noted,
     Notify,
@@ -33,10 +34,10 @@ from napari_unet.events import (
 from napari_unet.nn import backend
 from napari_unet.nn.engine import SAMPLED, Engine, needed_halo
 from napari_unet.nn.estimate import Estimate, estimate
-from napari_unet.nn.inputs import check_channels, measure_range
+from napari_unet.nn.inputs import check_channels, check_dropout, measure_range
 from napari_unet.nn.machine import this_computer
 from napari_unet.nn.model import UNetModel
-from napari_unet.nn.outputs import Output, Window, Writer
+from napari_unet.nn.outputs import Output, Writer
 from napari_unet.nn.plan import Plan, Work, best_chunk, bytes_per_pixel, largest_tile, pixels_of
 from napari_unet.spec import ModelSpec
 
@@ -225,7 +226,11 @@ def make_plan(
     ------
     ConfigError
         If the largest tile allowed is too small for the network.
+    ModelError
+        If uncertainty is asked of a model without dropout.
     """
+    if SAMPLED in kinds:
+        check_dropout(model.spec)
     reach, stride = needed_halo(model.network, config), model.spec.network.stride
     largest = largest_tile(
         config, model.spec, settle_precision(config), reach, several_passes=SAMPLED in kinds, memory=memory
@@ -318,7 +323,10 @@ class _Run:
         half = pixels_of(tile) // 2
         parts = self._plan.tiles_of(tile, half)
         if max(map(pixels_of, parts)) >= pixels_of(tile):
-            raise MemoryError("There is not enough memory for the smallest tile.")
+            raise BackendError(
+                f"There is not enough memory for a tile of {pixels_of(tile):,} pixels, the smallest: close other programs, "
+                "or use a model of fewer filters."
+            )
         if half < self._largest:
             self._largest = half
             self._notify(

@@ -1,0 +1,73 @@
+"""Several images as one wish: a job for each, with outputs named after it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from napari_unet.errors import ConfigError
+from napari_unet.files.pairs import image_files, split_name
+from napari_unet.jobs import Output, OutputKind, PredictJob
+
+__all__ = ["is_there", "jobs_for", "outputs_at"]
+
+
+def jobs_for(
+    template: PredictJob, images: Sequence[Path], out: Path, kinds: Sequence[OutputKind]
+) -> list[PredictJob]:
+    """Make a job for each image.
+
+    Parameters
+    ----------
+    template : PredictJob
+        All but image and outputs.
+    images : sequence of Path
+        Images, or folders of them.
+    out : Path
+        For one image, its result; for several, or a folder, a folder for the results.
+    kinds : sequence of str
+        What to write of each; of several, the kind becomes part of the name.
+
+    Returns
+    -------
+    list of PredictJob
+        In the order of the files.
+
+    Raises
+    ------
+    ConfigError
+        If two images would be written to one place.
+    FileError
+        If there are no images.
+    """
+    files = [file for path in images for file in image_files(path)]
+    several = len(files) > 1 or files != list(images)  # a folder, even of one image, gives a folder
+    targets = [out / f"{split_name(file)[0]}.ome.tif" if several else out for file in files]
+    target, times = Counter(targets).most_common(1)[0]
+    if times > 1:
+        same = [str(file) for file, place in zip(files, targets, strict=True) if place == target]
+        raise ConfigError(
+            f"{' and '.join(same)} would both be written to {target}: segment them one after the other, into two folders."
+        )
+    return [
+        template.replace(
+            image=template.image.replace(path=str(file.absolute())), outputs=outputs_at(place, kinds)
+        )
+        for file, place in zip(files, targets, strict=True)
+    ]
+
+
+def outputs_at(target: Path, kinds: Sequence[OutputKind]) -> tuple[Output, ...]:
+    """Name the outputs of one image after `target`."""
+    if len(kinds) == 1:
+        return (Output(kind=kinds[0], path=str(target.absolute())),)
+    stem, ending = split_name(target)
+    return tuple(
+        Output(kind=kind, path=str(target.with_name(f"{stem}.{kind}{ending}").absolute())) for kind in kinds
+    )
+
+
+def is_there(job: PredictJob) -> bool:
+    """Whether all that a job writes is there already, and isn't to be replaced."""
+    return not (job.overwrite or job.dry_run) and all(Path(output.path).is_file() for output in job.outputs)

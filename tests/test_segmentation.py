@@ -14,7 +14,7 @@ import pytest
 
 from napari_unet import load_model, predict, relabel, run, save_model, train
 from napari_unet.cli import main
-from napari_unet.config import PredictConfig, TrainConfig
+from napari_unet.config import PredictConfig, TrainConfig, UNetConfig
 from napari_unet.data.synthetic import cells
 from napari_unet.errors import ConfigError, DataError, FileError, ModelError
 from napari_unet.events import Event, PredictStarted, TileDone, Warned

@@ -46,6 +46,7 @@ class Session:
         self.dock.unit.value = "steps"
         self.dock.more["patch"].value, self.dock.more["batch"].value = 32, 1
         self.dock.more["warmup"].value = 0
+        self.dock.more["patience"].value = 0  # to the end, whether that helps or not
         self.steps: list[int] = []
         self.panel.happened.connect(self._count)
 

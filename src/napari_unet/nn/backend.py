@@ -403,11 +403,14 @@ def _compiled_jax(network: Any) -> Computation:
 
 
 def _compiled_torch(network: Any) -> Computation:
+    import keras
     import torch
 
     def compute(*inputs: Any) -> list[Any]:
         with torch.inference_mode():
-            return _listed(network(_one_or_all(inputs), training=False))
+            # Keras takes arrays, and tensors, but no mixture of both.
+            tensors = [keras.ops.convert_to_tensor(each) for each in inputs]
+            return _listed(network(_one_or_all(tensors), training=False))
 
     return compute
 

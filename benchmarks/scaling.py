@@ -29,7 +29,7 @@ from napari_unet.data.instances import IDS, Blocks, find_objects
 from napari_unet.data.normalize import survey
 from napari_unet.data.synthetic import cells
 from napari_unet.events import Event, Noted, PredictStarted, TileDone
-from napari_unet.files.zarr import create_scratch
+from napari_unet.files.results import create_scratch
 from napari_unet.nn import backend
 from napari_unet.nn.model import UNetModel
 from napari_unet.nn.network import build_unet

@@ -21,8 +21,8 @@ from napari_unet.config import PredictConfig
 from napari_unet.errors import BackendError, ConfigError, ModelError
 from napari_unet.events import Event, Noted, PredictStarted, TileDone, Warned
 from napari_unet.files.image import open_image
+from napari_unet.files.results import create_scratch
 from napari_unet.files.tiff import write_tiff
-from napari_unet.files.zarr import create_scratch
 from napari_unet.handing_out import Workers
 from napari_unet.jobs import ArraySource, Output, PredictJob
 from napari_unet.nn.model import UNetModel

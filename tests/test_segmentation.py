@@ -47,7 +47,10 @@ def test_maps_of_where_the_network_is_unsure(
     paths = {kind: tmp_path / f"{kind}.{ending}" for kind in kinds}
     report = run(job_of(model_file, stack_file, config, **paths))
     stack, model = read(stack_file), load_model(model_file)
+    together = predict(model, stack, config, output=kinds)
+    assert together.keys() == set(kinds)
     for kind in kinds:
+        np.testing.assert_array_equal(together[kind], read(paths[kind]))
         image = open_image(paths[kind])
         assert (image.axes, image.unit, image.pixel_size["X"]) == ("ZYX", "micrometer", 0.25)
         np.testing.assert_array_equal(image.array, predict(model, stack, config, output=kind))

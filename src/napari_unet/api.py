@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from os import PathLike
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -210,18 +210,48 @@ def train(
     return train_on(dataset, spec, config, start=start, notify=notify, stop=stop).model
 
 
+@overload
+def predict(
+    model: UNetModel,
+    image: ArrayLike,
+    config: PredictConfig | None = ...,
+    *,
+    output: OutputKind = ...,
+    axes: str | None = ...,
+    pixel_size: tuple[float, float] | None = ...,
+    window: Window | None = ...,
+    notify: Notify = ...,
+    stop: Stop = ...,
+) -> npt.NDArray[Any]: ...
+
+
+@overload
+def predict(
+    model: UNetModel,
+    image: ArrayLike,
+    config: PredictConfig | None = ...,
+    *,
+    output: Sequence[OutputKind],
+    axes: str | None = ...,
+    pixel_size: tuple[float, float] | None = ...,
+    window: Window | None = ...,
+    notify: Notify = ...,
+    stop: Stop = ...,
+) -> dict[str, npt.NDArray[Any]]: ...
+
+
 def predict(
     model: UNetModel,
     image: ArrayLike,
     config: PredictConfig | None = None,
     *,
-    output: OutputKind = "labels",
+    output: OutputKind | Sequence[OutputKind] = "labels",
     axes: str | None = None,
     pixel_size: tuple[float, float] | None = None,
     window: Window | None = None,
     notify: Notify = ignore_events,
     stop: Stop = never_stop,
-) -> npt.NDArray[Any]:
+) -> npt.NDArray[Any] | dict[str, npt.NDArray[Any]]:
     """Segment an array, in this process.
 
     Parameters
@@ -232,9 +262,10 @@ def predict(
         Of any size; read tile by tile.
     config : PredictConfig, optional
         How to apply the model.
-    output : {"labels", "probabilities", "entropy", "uncertainty"}
+    output : {"labels", "probabilities", "entropy", "uncertainty"} or sequence of them
         Class labels with the values that were painted, or the number of each pixel's object;
         probabilities; how unsure the network is (0 to 1), or how unsure over several passes with dropout.
+        Several are computed together.
     axes : str, optional
         Letters of the image's axes, as for `train`.
     pixel_size : tuple of float, optional
@@ -247,7 +278,7 @@ def predict(
 
     Returns
     -------
-    ndarray
+    ndarray, or dict of str to ndarray where several were asked for
         Labels and maps of shape ``(..., Y, X)``, the image's without channels; probabilities of that
         shape for two classes, with the classes as first axis for more.
 
@@ -261,28 +292,37 @@ def predict(
     from napari_unet.nn.outputs import output_layout
     from napari_unet.nn.prediction import segment
 
+    kinds: tuple[OutputKind, ...] = (output,) if isinstance(output, str) else tuple(output)
     config = config or PredictConfig()
     stack = Stack(image, axes or guess_axes(image.shape))
     check_window(window, stack)
-    shape, _, dtype = output_layout(model.spec, stack, output, config)
-    result = np.zeros(shape, dtype)
+
+    def room(kind: OutputKind, config: PredictConfig) -> npt.NDArray[Any]:
+        layout = output_layout(model.spec, stack, kind, config)
+        return np.zeros(layout.shape, layout.dtype)
+
+    results: dict[str, npt.NDArray[Any]] = {kind: room(kind, config) for kind in kinds}
     if config.pixel_size == "model":
-        own_image = Image(image, stack.axes, stack.name, _sizes(pixel_size), model.spec.unit)
-        seen = as_trained(own_image, model.spec)
-        own = config.replace(pixel_size="image")
-        inner = window_at(window, stack, seen.stack)
-        part = predict(
-            model, seen.array, own, output=output, axes=seen.axes, window=inner, notify=notify, stop=stop
+        seen = as_trained(
+            Image(image, stack.axes, stack.name, _sizes(pixel_size), model.spec.unit), model.spec
         )
-        bring_back(part, stack.out_axes, result, window, nearest=output == "labels", stop=stop)
-    elif model.spec.objects and output == "labels":
-        config = config.replace(probability_type="uint8")
-        layout = output_layout(model.spec, stack, "probabilities", config)
-        maps = {"probabilities": np.zeros(layout.shape, layout.dtype)}
-        segment_objects(model, stack, config, maps, result, window=window, notify=notify, stop=stop)
+        own, inner = config.replace(pixel_size="image"), window_at(window, stack, seen.stack)
+        parts = predict(
+            model, seen.array, own, output=kinds, axes=seen.axes, window=inner, notify=notify, stop=stop
+        )
+        for kind, part in parts.items():
+            bring_back(part, stack.out_axes, results[kind], window, nearest=kind == "labels", stop=stop)
+    elif model.spec.objects and "labels" in kinds:
+        maps = {kind: result for kind, result in results.items() if kind != "labels"}
+        if not maps:
+            config = config.replace(probability_type="uint8")
+        maps.setdefault("probabilities", room("probabilities", config))
+        segment_objects(
+            model, stack, config, maps, results["labels"], window=window, notify=notify, stop=stop
+        )
     else:
-        segment(model, stack, config, {output: result}, window=window, notify=notify, stop=stop)
-    return result
+        segment(model, stack, config, results, window=window, notify=notify, stop=stop)
+    return results[output] if isinstance(output, str) else results
 
 
 def relabel(

@@ -13,19 +13,29 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from cyclopts import App, CycloptsError, Parameter
-from pydantic import create_model
 from rich.table import Table
 
 from napari_unet import __version__
 from napari_unet.augmentation import Augmentation, AugmentationPreset
-from napari_unet.config import PredictConfig, TrainConfig, UNetConfig, UNetPreset
-from napari_unet.errors import ConfigError, NapariUNetError
+from napari_unet.cli_flags import (
+    AugmentationFlags,
+    CheckFlags,
+    LabelFlags,
+    NetworkFlags,
+    PaintFlags,
+    Several,
+    StepFlags,
+    Switch,
+    TrainFlags,
+    network_of,
+)
+from napari_unet.config import PredictConfig, TrainConfig, UNetPreset
+from napari_unet.errors import NapariUNetError
 from napari_unet.events import Finished, Report
 from napari_unet.jobs import ArraySource, Output, OutputKind, PredictJob, TrainJob, job_from_yaml
-from napari_unet.settings import Settings
 from napari_unet.terminal import as_findings, as_table, quiet_libraries, reporting, results, screen, summary
 from napari_unet.words import count
 
@@ -37,30 +47,6 @@ app = App(
     version=__version__,
 )
 
-Several = Parameter(consume_multiple=True, negative=())
-Switch = Parameter(negative=())
-
-
-def _part_of(cls: type[Settings], *names: str) -> type[Settings]:
-    """Make a settings class with only some fields of `cls`, to turn into flags."""
-    fields: dict[str, Any] = {
-        name: (cls.model_fields[name].annotation, cls.model_fields[name]) for name in names
-    }
-    return create_model(f"{cls.__name__}Flags", __base__=Settings, **fields)
-
-
-_NetworkFlags = _part_of(
-    UNetConfig, "depth", "filters", "dropout", "normalization", "activation", "skips", "upsampling"
-)
-_TrainFlags = _part_of(TrainConfig, *(name for name in TrainConfig.model_fields if name != "augmentation"))
-_AugmentationFlags = _part_of(Augmentation, *Augmentation.model_fields)
-_PaintFlags = _part_of(
-    TrainJob, "unpainted", "background_value", "target", "not_finite", "pixel_size", "name"
-)
-_CheckFlags = _part_of(TrainJob, "unpainted", "background_value", "target", "not_finite", "pixel_size")
-_LabelFlags = _part_of(PredictConfig, "threshold", "seed_threshold", "min_size", "link_slices")
-_StepFlags = _part_of(TrainConfig, "patch", "batch", "precision")
-
 
 @app.command
 def train(
@@ -69,11 +55,11 @@ def train(
     labels: Annotated[list[Path], Several],
     out: Path,
     preset: Literal["auto", UNetPreset] = "auto",
-    network: Annotated[_NetworkFlags, Parameter(name="*")] = _NetworkFlags(),  # type: ignore[valid-type]
-    paint: Annotated[_PaintFlags, Parameter(name="*")] = _PaintFlags(),  # type: ignore[valid-type]
-    config: Annotated[_TrainFlags, Parameter(name="*")] = _TrainFlags(),  # type: ignore[valid-type]
+    network: Annotated[NetworkFlags, Parameter(name="*")] = NetworkFlags(),  # type: ignore[valid-type]
+    paint: Annotated[PaintFlags, Parameter(name="*")] = PaintFlags(),  # type: ignore[valid-type]
+    config: Annotated[TrainFlags, Parameter(name="*")] = TrainFlags(),  # type: ignore[valid-type]
     augmentation: AugmentationPreset = "light",
-    variation: Annotated[_AugmentationFlags, Parameter(name="*")] = _AugmentationFlags(),  # type: ignore[valid-type]
+    variation: Annotated[AugmentationFlags, Parameter(name="*")] = AugmentationFlags(),  # type: ignore[valid-type]
     start_from: Path | None = None,
     json: Annotated[bool, Switch] = False,
 ) -> None:
@@ -109,7 +95,7 @@ def train(
         images=tuple(_source(image) for image, _ in pairs.pairs),
         labels=tuple(_source(painted) for _, painted in pairs.pairs),
         out=str(out.absolute()),
-        network=_network(preset, network.model_dump(exclude_unset=True)),  # type: ignore[attr-defined]
+        network=network_of(preset, network.model_dump(exclude_unset=True)),  # type: ignore[attr-defined]
         train=TrainConfig(
             **config.model_dump(exclude_unset=True),  # type: ignore[attr-defined]
             augmentation=Augmentation.preset(augmentation, **variation.model_dump(exclude_unset=True)),  # type: ignore[attr-defined]
@@ -125,9 +111,9 @@ def check(
     *,
     images: Annotated[list[Path], Several],
     labels: Annotated[list[Path], Several],
-    paint: Annotated[_CheckFlags, Parameter(name="*")] = _CheckFlags(),  # type: ignore[valid-type]
+    paint: Annotated[CheckFlags, Parameter(name="*")] = CheckFlags(),  # type: ignore[valid-type]
     preset: Literal["auto", UNetPreset] = "auto",
-    config: Annotated[_StepFlags, Parameter(name="*")] = _StepFlags(),  # type: ignore[valid-type]
+    config: Annotated[StepFlags, Parameter(name="*")] = StepFlags(),  # type: ignore[valid-type]
     augmentation: AugmentationPreset = "light",
     picture: Path | None = None,
     json: Annotated[bool, Switch] = False,
@@ -162,7 +148,7 @@ def check(
     seen = preview(
         [open_image(image) for image, _ in pairs.pairs],
         [open_image(painted) for _, painted in pairs.pairs],
-        network=_network(preset, {}),
+        network=network_of(preset, {}),
         train=TrainConfig(**config.model_dump(exclude_unset=True)),  # type: ignore[attr-defined]
         **paint.model_dump(exclude_unset=True),  # type: ignore[attr-defined]
     )
@@ -250,7 +236,7 @@ def relabel(
     out: Path,
     axes: str | None = None,
     overwrite: Annotated[bool, Switch] = False,
-    config: Annotated[_LabelFlags, Parameter(name="*")] = _LabelFlags(),  # type: ignore[valid-type]
+    config: Annotated[LabelFlags, Parameter(name="*")] = LabelFlags(),  # type: ignore[valid-type]
     json: Annotated[bool, Switch] = False,
 ) -> None:
     """Make labels anew of stored probabilities, with another threshold or watershed; the network does not run.
@@ -389,18 +375,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         screen.print(f"[bold red]error[/] {' '.join(str(error).split())}", highlight=False, soft_wrap=True)
         return 2
     return code if isinstance(code, int) else 0
-
-
-def _network(preset: Literal["auto", UNetPreset], changes: dict[str, Any]) -> UNetConfig | None:
-    """Return the network that was asked for; None where it is to be chosen."""
-    if preset != "auto":
-        return UNetConfig.preset(preset, **changes)
-    if changes and "filters" not in changes:
-        given = " and ".join(f"--{name.replace('_', '-')}" for name in changes)
-        raise ConfigError(
-            f"{given} changes a network that isn't named: add --preset quick (16 filters), --preset article (64) or --filters."
-        )
-    return UNetConfig(**changes) if changes else None
 
 
 def _source(path: Path, axes: str | None = None) -> ArraySource:

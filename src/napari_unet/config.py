@@ -264,7 +264,7 @@ class PredictConfig(Settings):
     average: bool = Field(
         False,
         title="Average turns",
-        description="Average the answers for the eight flips and quarter turns of the image: a little better, eight times the work.",
+        description="Test-time averaging of the answers for the eight flips and quarter turns of the image: a little better, eight times the work.",
     )
     passes: int = Field(
         8,

@@ -20,7 +20,7 @@ from napari_unet.data.decoding import decoding_of
 from napari_unet.data.instances import Scratch, Window, find_objects, slices_of
 from napari_unet.data.normalize import Range
 from napari_unet.events import Event, Notify, PredictStarted, Stop, TileDone
-from napari_unet.files.zarr import create_scratch
+from napari_unet.files.results import create_scratch
 from napari_unet.spec import ModelSpec
 
 if TYPE_CHECKING:

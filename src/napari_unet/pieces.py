@@ -29,7 +29,7 @@ from napari_unet.events import Event, Notify, Warned
 from napari_unet.files.atomic import file_error, read_text, write_text
 from napari_unet.files.image import open_source
 from napari_unet.files.model import read_card, read_model_file
-from napari_unet.files.zarr import folder_of
+from napari_unet.files.results import folder_of
 from napari_unet.jobs import ArraySource, PredictJob
 from napari_unet.pixel_size import as_trained
 from napari_unet.prediction_run import load

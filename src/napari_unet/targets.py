@@ -16,8 +16,8 @@ from napari_unet.errors import FileError
 from napari_unet.files.atomic import check_writable, read_text, write_text
 from napari_unet.files.image import Image
 from napari_unet.files.lock import Lock
+from napari_unet.files.results import chunk_done, create_result, open_result, result_attributes
 from napari_unet.files.tiff import write_tiff
-from napari_unet.files.zarr import chunk_done, create_result, open_result, result_attributes
 from napari_unet.jobs import Output, PredictJob
 from napari_unet.spec import ModelSpec
 

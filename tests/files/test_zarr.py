@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from napari_unet.errors import FileError
 from napari_unet.files.image import count_series, open_image
 from napari_unet.files.lazy import FileArray
-from napari_unet.files.zarr import chunk_done, create_result, open_result, open_zarr, result_attributes
+from napari_unet.files.results import chunk_done, create_result, open_result, result_attributes
+from napari_unet.files.zarr import open_zarr
 
 
 def numbers(shape: tuple[int, ...], dtype: str = "uint16") -> np.ndarray:

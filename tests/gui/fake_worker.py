@@ -167,7 +167,7 @@ def opened(path: str, stack: Any, maps: int) -> Any:
     """Open a result that a process which died has left, or make one."""
     import numpy as np
 
-    from napari_unet.files.zarr import create_result, open_result
+    from napari_unet.files.results import create_result, open_result
 
     if Path(path).exists():
         return open_result(path)

@@ -11,7 +11,7 @@ from napari.layers import Image, Labels
 from napari.utils.colormaps import DirectLabelColormap
 from qtpy.QtCore import QObject, QTimer
 
-from napari_unet.files.zarr import watch_result
+from napari_unet.files.results import watch_result
 from napari_unet.gui.layers import placement
 from napari_unet.gui.regions import regions_layer
 from napari_unet.gui.snapshot import Snapshot

@@ -19,7 +19,7 @@ from napari_unet.data.axes import Stack, blocks
 from napari_unet.errors import FileError
 from napari_unet.files.atomic import file_error
 from napari_unet.files.image import count_series, open_image
-from napari_unet.files.zarr import create_result
+from napari_unet.files.results import create_result
 from napari_unet.gui.background import Stopped
 from napari_unet.jobs import ArraySource
 

@@ -231,7 +231,7 @@ def predict(
     image: ArrayLike,
     config: PredictConfig | None = ...,
     *,
-    output: Sequence[OutputKind],
+    output: list[OutputKind] | tuple[OutputKind, ...],
     axes: str | None = ...,
     pixel_size: tuple[float, float] | None = ...,
     window: Window | None = ...,
@@ -245,7 +245,7 @@ def predict(
     image: ArrayLike,
     config: PredictConfig | None = None,
     *,
-    output: OutputKind | Sequence[OutputKind] = "labels",
+    output: OutputKind | list[OutputKind] | tuple[OutputKind, ...] = "labels",
     axes: str | None = None,
     pixel_size: tuple[float, float] | None = None,
     window: Window | None = None,
@@ -262,7 +262,7 @@ def predict(
         Of any size; read tile by tile.
     config : PredictConfig, optional
         How to apply the model.
-    output : {"labels", "probabilities", "entropy", "uncertainty"} or sequence of them
+    output : {"labels", "probabilities", "entropy", "uncertainty"} or list of them
         Class labels with the values that were painted, or the number of each pixel's object;
         probabilities; how unsure the network is (0 to 1), or how unsure over several passes with dropout.
         Several are computed together.

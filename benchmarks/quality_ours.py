@@ -23,9 +23,11 @@ __all__ = ["run"]
 _LATE = 1.1  # times its minutes, after which a run is stopped: a machine may become slower than planned
 
 
-def run(data: DataSet, paint: Paint, cell: Cell, folder: Path) -> dict[str, Any]:
-    """Train and score; see `quality.one`."""
-    job = _job(data, paint, cell, folder)
+def run(
+    data: DataSet, paint: Paint, cell: Cell, folder: Path, network: UNetConfig | None = None
+) -> dict[str, Any]:
+    """Train and score; see `quality.one`. The network is the quick one unless another is given."""
+    job = _job(data, paint, cell, folder, network or UNetConfig.preset("quick"))
     watcher = _Watcher(cell, folder)
     report = napari_unet.run(job, watcher.notify, watcher.stop)
     use = watcher.meter.read() if watcher.meter else {}
@@ -49,7 +51,7 @@ def run(data: DataSet, paint: Paint, cell: Cell, folder: Path) -> dict[str, Any]
     }
 
 
-def _job(data: DataSet, paint: Paint, cell: Cell, folder: Path) -> TrainJob:
+def _job(data: DataSet, paint: Paint, cell: Cell, folder: Path, network: UNetConfig) -> TrainJob:
     images, labels = [], []
     for i, (picture, painted) in enumerate(zip(data.train, paint.labels, strict=True)):
         path = folder / f"{i:03}.image.ome.tif", folder / f"{i:03}.labels.ome.tif"
@@ -62,7 +64,7 @@ def _job(data: DataSet, paint: Paint, cell: Cell, folder: Path) -> TrainJob:
         images=tuple(images),
         labels=tuple(labels),
         out=str(folder / "run"),
-        network=UNetConfig.preset("quick"),
+        network=network,
         train=TrainConfig(seed=cell.seed, **length),
         unpainted=paint.unpainted,
         background_value=paint.background_value,

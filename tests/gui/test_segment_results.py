@@ -76,13 +76,13 @@ def test_each_result_has_a_layer_of_its_own(viewer: Any, qtbot: Any, model: Path
         "raw",
         "paint",
         "raw probability",
-        "raw unsure",
+        "raw entropy",
         "raw uncertainty",
         "raw segmented",
         "raw where to look",
     ]
     assert [layer.name for layer in viewer.layers if not layer.visible] == ["raw probability"]
-    for name in ("raw unsure", "raw uncertainty"):
+    for name in ("raw entropy", "raw uncertainty"):
         layer = viewer.layers[name]
         assert (layer.colormap.name, layer.blending) == ("inferno", "additive")
         assert tuple(layer.contrast_limits) == (0, 255)

@@ -22,17 +22,17 @@ _KINDS: tuple[tuple[OutputKind, str, str], ...] = (
     ),
     (
         "entropy",
-        "where unsure",
+        "entropy",
         (
-            "A map of doubt: dark where the network is sure, bright where it could as well be another class. The regions "
+            "Where the network is unsure: dark where the network is sure, bright where it could as well be another class. The regions "
             "most worth a look are marked."
         ),
     ),
     (
         "uncertainty",
-        "by dropout",
+        "uncertainty",
         (
-            "Another map of doubt, from several answers, each with other features of the network left out. Slower; "
+            "The same by dropout: from several answers, each with other features of the network left out. Slower; "
             "the regions most worth a look are then taken from this map."
         ),
     ),

@@ -30,7 +30,7 @@ _SHARE = 10
 
 _MAPS = {
     "probabilities": ("probability", "magma"),
-    "entropy": ("unsure", "inferno"),
+    "entropy": ("entropy", "inferno"),
     "uncertainty": ("uncertainty", "inferno"),
 }
 """What the layer of a map is called after its image, and its colours."""

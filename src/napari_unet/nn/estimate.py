@@ -20,7 +20,7 @@ __all__ = ["Estimate", "estimate"]
 _SIDE = 256
 """Of the tile that is timed on a processor, in pixels."""
 
-_WORTH = 8
+_WORTH = 100
 """What takes less than this many of those is not timed first."""
 
 

@@ -77,7 +77,7 @@ def _job(folder: Path, rng: np.random.Generator) -> PredictJob:
 
 
 def _run(job: PredictJob, kill_after: float | None) -> tuple[int, float]:
-    """Run a job in a worker; return chunks computed, and seconds from its first event to its end."""
+    """Run a job in a worker; return chunks computed, and seconds from its first chunk to its end."""
     process = subprocess.Popen(COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdin
     assert process.stdout
@@ -85,13 +85,13 @@ def _run(job: PredictJob, kill_after: float | None) -> tuple[int, float]:
     computed, begun = 0, time.monotonic()
     for line in process.stdout:
         event = json.loads(line)
-        if event["event"] == "PredictStarted":
+        computed += event["event"] == "TileDone"
+        if computed == 1 and event["event"] == "TileDone":
             begun = time.monotonic()
             if kill_after is not None:
                 time.sleep(kill_after)
                 process.kill()
                 break
-        computed += event["event"] == "TileDone"
         if event["event"] in ("Finished", "Failed"):
             break
     process.kill()

@@ -1,8 +1,8 @@
 """One segmentation on many processes: a `PredictJob` in pieces on the workers of a Dask cluster.
 
 This process opens the job, measures the brightness once, hands out pieces and finishes the result. Workers read
-the image and write whole chunks of the result themselves, so nothing large passes through the scheduler, and a
-worker that dies costs the chunk in hand.
+the image and write whole chunks of the result themselves, so that of pixels only objects of slices that fit a block pass through the
+scheduler, and a worker that dies costs the chunk in hand.
 """
 
 from __future__ import annotations

@@ -17,10 +17,10 @@ from napari_unet.data.tiling import Tile
 from napari_unet.nn.plan import Plan, Work
 from napari_unet.spec import ModelSpec
 
-__all__ = ["Layout", "Output", "Writer", "output_layout"]
+__all__ = ["Layout", "Writable", "Writer", "output_layout"]
 
 
-class Output(Protocol):
+class Writable(Protocol):
     """What results are written to: a numpy or zarr array."""
 
     def __setitem__(self, key: Any, value: Any, /) -> None:
@@ -92,7 +92,7 @@ class Writer:
     """
 
     def __init__(
-        self, plan: Plan, spec: ModelSpec, outputs: Mapping[str, Output], window: Window | None
+        self, plan: Plan, spec: ModelSpec, outputs: Mapping[str, Writable], window: Window | None
     ) -> None:
         self._plan = plan
         self._outputs = outputs

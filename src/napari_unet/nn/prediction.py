@@ -37,7 +37,7 @@ from napari_unet.nn.estimate import Estimate, estimate
 from napari_unet.nn.inputs import check_channels, check_dropout, measure_range
 from napari_unet.nn.machine import this_computer
 from napari_unet.nn.model import UNetModel
-from napari_unet.nn.outputs import Output, Writer
+from napari_unet.nn.outputs import Writable, Writer
 from napari_unet.nn.plan import Plan, Work, best_chunk, bytes_per_pixel, largest_tile, pixels_of
 from napari_unet.spec import ModelSpec
 
@@ -57,7 +57,7 @@ def segment(
     model: UNetModel,
     stack: Stack,
     config: PredictConfig,
-    outputs: Mapping[str, Output],
+    outputs: Mapping[str, Writable],
     *,
     chunk: tuple[int, int] | None = None,
     window: Window | None = None,
@@ -133,7 +133,7 @@ def compute_chunks(
     model: UNetModel,
     stack: Stack,
     config: PredictConfig,
-    outputs: Mapping[str, Output],
+    outputs: Mapping[str, Writable],
     plan: Plan,
     wanted: Collection[tuple[int, ...]],
     *,

@@ -246,6 +246,12 @@ def test_what_a_run_takes_is_said_before_it_begins() -> None:
     assert note.endswith(" GiB of memory: 2 tiles of up to 76 x 80 pixels.")
 
 
+def test_of_a_single_small_tile_there_is_nothing_to_tell() -> None:
+    events: list[Event] = []
+    run(_MODEL, image((90, 80), "YX"), notify=events.append)
+    assert not any(isinstance(event, Noted) for event in events)
+
+
 def test_an_estimate_says_memory_time_and_tiles() -> None:
     stack = image((3, 600, 500), "ZYX")
     found = foresee(

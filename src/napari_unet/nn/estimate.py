@@ -20,6 +20,9 @@ __all__ = ["Estimate", "estimate"]
 _SIDE = 256
 """Of the tile that is timed on a processor, in pixels."""
 
+_LARGE = 1_000_000
+"""Pixels of a tile that takes memory worth mentioning."""
+
 _WORTH = 100
 """What takes less than this many of those is not timed first."""
 
@@ -54,6 +57,11 @@ class Estimate:
     def longer(self, seconds: float) -> Estimate:
         """Add time for what comes after the network."""
         return replace(self, seconds=seconds + (self.seconds or 0.0))
+
+    @property
+    def is_news(self) -> bool:
+        """Whether it is worth telling: of a single small tile there is nothing to tell."""
+        return self.tiles > 1 or self.largest[0] * self.largest[1] >= _LARGE
 
     @property
     def sentence(self) -> str:

@@ -122,9 +122,9 @@ def segment(
     if stop():
         return True
     engine = _engine(model, stack, config, tuple(outputs), pixel_range)
-    notify(
-        Noted(estimate(plan, engine, stack, len(todo), _pixel_bytes(model.spec, config, outputs)).sentence)
-    )
+    found = estimate(plan, engine, stack, len(todo), _pixel_bytes(model.spec, config, outputs))
+    if found.is_news:
+        notify(Noted(found.sentence))
     write = Writer(plan, model.spec, outputs, window)
     return _Run(plan, engine, stack, write, total, notify, stop).do(todo)
 

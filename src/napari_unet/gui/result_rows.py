@@ -24,7 +24,7 @@ _KINDS: tuple[tuple[OutputKind, str, str], ...] = (
         "entropy",
         "entropy",
         (
-            "Where the network is unsure: dark where the network is sure, bright where it could as well be another class. The regions "
+            "How unsure the network is: dark where it is sure, bright where it could as well be another class. The regions "
             "most worth a look are marked."
         ),
     ),

@@ -167,8 +167,10 @@ class Engine:
         """Return what the compiled function is fed with: pixels, black, and white less black."""
         if self._sent == "float32":
             # Wide types lose nothing: they are brought to the range in double precision here.
-            return self._range.apply(pixels)[None], *_Range.nothing(pixels.shape[-1])
-        return np.ascontiguousarray(pixels)[None], *_Range.of(self._range)
+            channels = pixels.shape[-1]
+            as_it_is = Range((0.0,) * channels, (1.0,) * channels)
+            return self._range.apply(pixels)[None], *_black_and_span(as_it_is)
+        return np.ascontiguousarray(pixels)[None], *_black_and_span(self._range)
 
     def _once(self, *key: Hashable, make: Callable[[], Any]) -> Any:
         """Make something of the network, or take what an earlier engine made for the same."""
@@ -209,18 +211,11 @@ class _Mean:
         return self._sum / np.float32(self.count)
 
 
-class _Range:
-    """A brightness range as inputs of a network, (1, C) each."""
-
-    @staticmethod
-    def of(pixel_range: Range) -> tuple[Float32, Float32]:
-        low, high = np.array([pixel_range.low]), np.array([pixel_range.high])
-        span = np.where(high > low, high - low, np.inf)  # a constant channel becomes 0
-        return low.astype(np.float32), span.astype(np.float32)
-
-    @staticmethod
-    def nothing(channels: int) -> tuple[Float32, Float32]:
-        return np.zeros((1, channels), np.float32), np.ones((1, channels), np.float32)
+def _black_and_span(pixel_range: Range) -> tuple[Float32, Float32]:
+    """Return black, and white less black, as inputs of a network, (1, C) each."""
+    low, high = np.array([pixel_range.low]), np.array([pixel_range.high])
+    span = np.where(high > low, high - low, np.inf)  # a constant channel becomes 0
+    return low.astype(np.float32), span.astype(np.float32)
 
 
 @dataclass(frozen=True)

@@ -283,7 +283,7 @@ class PredictConfig(Settings):
         ge=0.01,
         le=64.0,
         title="Tile",
-        description="Largest tile computed at once, in megapixels; empty for what fits into half of the free memory, and 2 GB at most.",
+        description="Largest tile computed at once, in megapixels; empty for what fits into half of the free memory, and 6.75 at most.",
     )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto",

@@ -18,7 +18,7 @@ from napari_unet.data.tiling import Tile
 from napari_unet.data.turns import TURNS
 from napari_unet.errors import BackendError
 from napari_unet.events import Event, Noted, Warned
-from napari_unet.nn import backend
+from napari_unet.nn import backend, engine
 from napari_unet.nn.engine import Engine, needed_halo
 from napari_unet.nn.model import UNetModel
 from napari_unet.nn.network import halo
@@ -53,6 +53,30 @@ def answer(model: UNetModel, pixels: np.ndarray) -> np.ndarray:
     logits = model.network(np.ascontiguousarray(pixels)[None], training=False)
     head = keras.ops.sigmoid if logits.shape[-1] == 1 else keras.ops.softmax
     return np.asarray(head(logits))[0]
+
+
+@pytest.mark.parametrize(
+    ("kind", "config"), [("probabilities", FLOAT), ("probabilities", AVERAGE), ("uncertainty", FLOAT)]
+)
+def test_kernels_of_a_wide_network_with_much_to_do_are_prepared_and_answer_the_same(
+    kind: str, config: PredictConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled, asked = backend.compiled, []
+
+    def spy(network: Any, *, final: bool = False) -> Any:
+        asked.append(final)
+        return compiled(network, final=final)
+
+    stack = image((40, 52), "YX")
+    monkeypatch.setattr(backend, "compiled", spy)
+    # The same weights, but not what an earlier engine made of them.
+    plain = run(random_model(1, depth=2, filters=3), stack, config, kind=kind)
+    assert not any(asked)
+    monkeypatch.setattr(engine, "_WIDE", 3 * 4)
+    monkeypatch.setattr(engine, "_MUCH", 40 * 52)
+    prepared = run(random_model(1, depth=2, filters=3), stack, config, kind=kind)
+    assert any(asked) == (backend.device_name() == "CPU")
+    np.testing.assert_allclose(prepared, plain, atol=1e-6)
 
 
 @pytest.mark.parametrize("model", [_MODEL, _CLASSES])

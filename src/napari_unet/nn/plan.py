@@ -17,8 +17,8 @@ from napari_unet.spec import ModelSpec
 
 __all__ = ["Plan", "Work", "best_chunk", "bytes_per_pixel", "largest_tile", "pixels_of"]
 
-_MOST_BYTES = 2e9
-"""Of a tile. Larger ones gain little: at 16 filters a 2 GB tile computes 1.2 pixels for each that it writes."""
+_MOST_PIXELS = 6_750_000
+"""Of a tile. Larger ones gain little: of a large image, these compute 1.2 pixels for each that they write. With 16 filters they take 2 GB."""
 
 _SHARE = 0.5
 """Of the free memory that a tile may take; the estimate can be wrong, and others need some too."""
@@ -73,9 +73,9 @@ def largest_tile(
     """
     if config.tile_megapixels is not None:
         return int(config.tile_megapixels * 1e6)
-    budget = min(_MOST_BYTES, _SHARE * (free_memory() if memory is None else memory))
+    budget = _SHARE * (free_memory() if memory is None else memory)
     pixel = bytes_per_pixel(spec, precision, several_passes=several_passes)
-    return max(_smallest(reach, spec.network.stride), int(budget / pixel))
+    return max(_smallest(reach, spec.network.stride), min(_MOST_PIXELS, int(budget / pixel)))
 
 
 def best_chunk(stack: Stack, reach: Halo, stride: int, largest: int, parts: int = 1) -> tuple[int, int]:

@@ -121,7 +121,7 @@ def segment(
     pixel_range = pixel_range or measure_range(model.spec, stack, config, notify, stop)
     if stop():
         return True
-    engine = _engine(model, stack, config, tuple(outputs), pixel_range)
+    engine = _engine(model, stack, config, tuple(outputs), pixel_range, todo)
     found = estimate(plan, engine, stack, len(todo), _pixel_bytes(model.spec, config, outputs))
     if found.is_news:
         notify(Noted(found.sentence))
@@ -163,7 +163,7 @@ def compute_chunks(
         True if stopped before the end.
     """
     todo = [work for work in plan.works() if work.index in wanted]
-    engine = _engine(model, stack, config, tuple(outputs), pixel_range)
+    engine = _engine(model, stack, config, tuple(outputs), pixel_range, todo)
     write = Writer(plan, model.spec, outputs, window)
     return _Run(plan, engine, stack, write, len(todo), notify, stop).do(todo)
 
@@ -193,9 +193,9 @@ def foresee(
     check_channels(model.spec, stack)
     plan = make_plan(model, stack, config, kinds, None, window)
     channels = stack.shape[3]
-    engine = _engine(model, stack, config, kinds, Range((0.0,) * channels, (1.0,) * channels))
-    todo = len(plan.slices) * len(plan.tiles)
-    return estimate(plan, engine, stack, todo, _pixel_bytes(model.spec, config, kinds), always=True)
+    todo = list(plan.works())
+    engine = _engine(model, stack, config, kinds, Range((0.0,) * channels, (1.0,) * channels), todo)
+    return estimate(plan, engine, stack, len(todo), _pixel_bytes(model.spec, config, kinds), always=True)
 
 
 def make_plan(
@@ -374,9 +374,16 @@ def _assembled(whole: Tile, parts: Sequence[tuple[Tile, Answers]]) -> Answers:
 
 
 def _engine(
-    model: UNetModel, stack: Stack, config: PredictConfig, kinds: Sequence[str], pixel_range: Range
+    model: UNetModel,
+    stack: Stack,
+    config: PredictConfig,
+    kinds: Sequence[str],
+    pixel_range: Range,
+    todo: Sequence[Work],
 ) -> Engine:
-    return Engine(model.in_precision(settle_precision(config)), config, kinds, pixel_range, stack.dtype)
+    pixels = sum(pixels_of(work.tile) for work in todo)
+    model = model.in_precision(settle_precision(config))
+    return Engine(model, config, kinds, pixel_range, stack.dtype, pixels)
 
 
 def settle_precision(config: PredictConfig) -> backend.Precision:

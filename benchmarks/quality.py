@@ -69,9 +69,9 @@ def one(cell: Cell, to: Path) -> None:
 
 def _recipe(name: str) -> Any:
     match name:
-        case "ours":
+        case "ours" | "ours-bare":
             from quality_ours import run
-        case "plain":
+        case "plain" | "plain-bare":
             from quality_plain import run
         case "stardist":
             from quality_stardist import run

@@ -27,8 +27,8 @@ class Cell:
 
     Parameters
     ----------
-    recipe : {"ours", "plain", "forest", "stardist"}
-        How.
+    recipe : {"ours", "plain", "ours-bare", "plain-bare", "forest", "stardist"}
+        How; bare is without normalisation in the network.
     data : str
         A folder of `quality_data.KINDS`.
     amount : float
@@ -71,7 +71,7 @@ def matrix(minutes: float | None = None, steps: int = 0) -> list[Cell]:
     steps : int
         For every run, instead of its minutes.
     """
-    cells = [*_first(), *_forests(), *_goals(), *_others(), *_amounts(), *_stardist(), *_seeds()]
+    cells = [*_first(), *_forests(), *_goals(), *_others(), *_amounts(), *_bare(), *_stardist(), *_seeds()]
     if minutes is not None or steps:
         length = {"minutes": 0.0 if steps else minutes, "steps": steps}
         cells = [cell if cell.recipe == "forest" else replace(cell, **length) for cell in cells]
@@ -137,6 +137,11 @@ def _others() -> list[Cell]:
 
 def _amounts() -> list[Cell]:
     return _both(MAIN[:1], (0.005, 0.1))
+
+
+def _bare() -> list[Cell]:
+    """Return what the linked program does, on its network; and our recipe on that."""
+    return [_cell(recipe, data) for data in MAIN for recipe in ("plain-bare", "ours-bare")]
 
 
 def _stardist() -> list[Cell]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from quality_cells import Cell
 from quality_data import DataSet
-from quality_trial import Meter, Paint, marks_of, score_model
+from quality_trial import Meter, Paint, marks_of, network_of, score_model
 
 import napari_unet
 from napari_unet.config import TrainConfig, UNetConfig
@@ -26,8 +26,8 @@ _LATE = 1.1  # times its minutes, after which a run is stopped: a machine may be
 def run(
     data: DataSet, paint: Paint, cell: Cell, folder: Path, network: UNetConfig | None = None
 ) -> dict[str, Any]:
-    """Train and score; see `quality.one`. The network is the quick one unless another is given."""
-    job = _job(data, paint, cell, folder, network or UNetConfig.preset("quick"))
+    """Train and score; see `quality.one`. The network is that of the cell unless another is given."""
+    job = _job(data, paint, cell, folder, network or network_of(cell))
     watcher = _Watcher(cell, folder)
     report = napari_unet.run(job, watcher.notify, watcher.stop)
     use = watcher.meter.read() if watcher.meter else {}

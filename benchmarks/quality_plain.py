@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from quality_cells import Cell
 from quality_data import DataSet
-from quality_trial import MARKS, Meter, Paint, marks_of, score_model
+from quality_trial import MARKS, Meter, Paint, marks_of, network_of, score_model
 
 from napari_unet.config import UNetConfig
 from napari_unet.data.axes import Stack
@@ -35,7 +35,7 @@ def run(data: DataSet, paint: Paint, cell: Cell, folder: Path) -> dict[str, Any]
     from napari_unet.nn.model import UNetModel
 
     paint = paint.as_regions() if data.kind == "objects" else paint
-    dataset, spec = _prepare(data, paint)
+    dataset, spec = _prepare(data, paint, network_of(cell))
     kept, result = _train(dataset, spec, cell)
 
     def scores(arrays: dict[str, npt.NDArray[np.float32]]) -> dict[str, float]:
@@ -44,13 +44,13 @@ def run(data: DataSet, paint: Paint, cell: Cell, folder: Path) -> dict[str, Any]
     return {"scores": scores(kept[-1][1]), "marks": marks_of(kept, scores), **result}
 
 
-def _prepare(data: DataSet, paint: Paint) -> tuple[Dataset, ModelSpec]:
+def _prepare(data: DataSet, paint: Paint, network: UNetConfig) -> tuple[Dataset, ModelSpec]:
     images = [Stack(picture.image, data.axes, picture.name) for picture in data.train]
     labels = [
         Stack(painted, "YX", picture.name) for painted, picture in zip(paint.labels, data.train, strict=True)
     ]
     dataset = prepare(images, labels, unpainted=paint.unpainted, background_value=paint.background_value)
-    return dataset, make_card(dataset, UNetConfig.preset("quick"), images, name="plain")
+    return dataset, make_card(dataset, network, images, name="plain")
 
 
 def _train(dataset: Dataset, spec: ModelSpec, cell: Cell) -> tuple[list[tuple[float, Any]], dict[str, Any]]:

@@ -17,12 +17,12 @@ from quality_scores import score
 from scipy import ndimage
 
 import napari_unet
-from napari_unet.config import PredictConfig
+from napari_unet.config import PredictConfig, UNetConfig
 
 if TYPE_CHECKING:
     from napari_unet.nn.model import UNetModel
 
-__all__ = ["MARKS", "Meter", "Paint", "components", "marks_of", "paint", "score_model"]
+__all__ = ["MARKS", "Meter", "Paint", "components", "marks_of", "network_of", "paint", "score_model"]
 
 MARKS = (1 / 6, 1 / 3, 2 / 3)
 """Parts of its time after which a recipe's model is scored as well, beside the end."""
@@ -58,6 +58,11 @@ class Paint:
         top = 1 if self.dense else BACKGROUND + 1
         labels = [np.minimum(labels, top).astype(np.int32) for labels in self.labels]
         return Paint(labels, self.unpainted, self.background_value)
+
+
+def network_of(cell: Cell) -> UNetConfig:
+    """Return the network that is trained: what is chosen where there is no GPU, or, bare, the same without normalisation."""
+    return UNetConfig.preset("quick" if cell.recipe.endswith("-bare") else "quick-norm")
 
 
 def paint(data: DataSet, cell: Cell) -> Paint:

@@ -41,7 +41,7 @@ def test_choices_are_told_with_their_reasons_and_what_they_rest_on() -> None:
         f"Patches of {seen.advice.train.patch} pixels",
     ]
     assert seen.sentences[-1] == GPU_UNKNOWN
-    settled = TrainConfig(patch=64, batch=2, precision="float32")
+    settled = TrainConfig(patch=64, batch=2, learning_rate=1e-3, precision="float32")
     assert look(image, labels, network=UNetConfig(filters=4), train=settled).sentences == ()
 
 

@@ -169,12 +169,13 @@ class TrainConfig(Settings):
         description="Patches in one step; empty to choose by patch, computer and memory.",
         examples=[2],
     )
-    learning_rate: float = Field(
-        1e-3,
+    learning_rate: float | None = Field(
+        None,
         ge=1e-7,
         le=1.0,
         title="Learning rate",
-        description="Peak learning rate of Adam, after the warm-up.",
+        description="Peak learning rate of Adam, after the warm-up; empty to choose by the network.",
+        examples=[1e-3],
     )
     warmup: int = Field(
         50, ge=0, le=10_000, title="Warm-up", description="Steps in which the learning rate rises."

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from napari_unet.config import PredictConfig, UNetConfig
-from napari_unet.data.decoding import Region, choose_decoding, decoding_of
+from napari_unet.data.decoding import Region, choose_decoding, choose_threshold, decoding_of
 from napari_unet.errors import DataError
 from napari_unet.spec import ClassInfo, ModelSpec, ObjectDecoding
 
@@ -55,6 +55,42 @@ def test_without_objects_or_once_stopped_nothing_is_chosen() -> None:
     assert choose_decoding([]) is None
     assert choose_decoding([Region(sure.probabilities, 0 * sure.truth, sure.known)]) is None
     assert choose_decoding([sure], stop=lambda: True) is None
+
+
+def walled(weak: float) -> Region:
+    """Two cells of class 1, and a network that sees their wall but for a gap, where it says `weak` for the cell."""
+    truth = np.ones((20, 41), np.uint8)
+    truth[:, 20] = 0
+    cell = np.where(truth == 1, 0.9, 0.1).astype(np.float32)
+    cell[8:10, 20] = weak
+    cell[1::3, 3] = 0.65  # and a few pixels within a cell that it is less sure of
+    return Region(np.stack([1 - cell, cell], -1), truth, np.ones(truth.shape, bool))
+
+
+THRESHOLDS = np.arange(1, 20, dtype=np.float32) * 0.05
+
+
+@pytest.mark.parametrize("exchanged", [False, True])
+def test_a_wall_that_is_torn_at_the_best_threshold_of_pixels_is_whole_at_that_of_regions(
+    exchanged: bool,
+) -> None:
+    region, default = walled(0.72), 0.5
+    if exchanged:
+        region = Region(region.probabilities[..., ::-1], 1 - region.truth, region.known)
+    threshold = choose_threshold([region], THRESHOLDS, default)
+    assert 0.7 < (1 - threshold if exchanged else threshold) < 0.9
+
+
+def test_where_every_threshold_parts_alike_the_default_stays() -> None:
+    assert choose_threshold([walled(0.1)], THRESHOLDS[:9], 0.3) == 0.3
+    assert choose_threshold([], THRESHOLDS, 0.45) == 0.45
+
+
+def test_a_torn_wall_that_is_not_known_does_not_count() -> None:
+    region = walled(0.72)
+    known = region.known.copy()
+    known[8:10, 19:22] = False
+    assert choose_threshold([Region(region.probabilities, region.truth, known)], THRESHOLDS, 0.5) < 0.7
 
 
 def test_settings_of_the_user_overrule_those_of_the_model() -> None:

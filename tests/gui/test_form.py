@@ -37,7 +37,7 @@ def test_titles_descriptions_and_bounds_come_from_the_field(qtbot: Any) -> None:
 def test_small_numbers_come_back_exactly(qtbot: Any) -> None:
     form = _all(qtbot, TrainConfig)
     assert form["learning_rate"].value == 1e-3
-    form["learning_rate"].value = 2.5e-6
+    form.write({"learning_rate": 2.5e-6})
     assert form.read(TrainConfig).learning_rate == 2.5e-6
     assert form["learning_rate"].min == 1e-7
 

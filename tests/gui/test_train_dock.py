@@ -311,7 +311,7 @@ def test_settings_reach_the_job(viewer: Any, qtbot: Any, monkeypatch: pytest.Mon
     dock.preset.value = "article"
     dock.unit.value = "steps"
     dock.steps.value = 123
-    dock.more["learning_rate"].value = 3e-4
+    dock.more.write({"learning_rate": 3e-4})
     dock.more["not_finite"].value = "ignore"
     dock.form["name"].value = "Zellkerne ü / 漢"
     _start(qtbot, dock)

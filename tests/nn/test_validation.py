@@ -62,6 +62,30 @@ def test_threshold_has_the_best_dice(seed: int) -> None:
     assert dice(quality.threshold) == pytest.approx(quality.score, abs=1e-2)
 
 
+def test_threshold_parts_regions_where_labels_are_whole() -> None:
+    target = np.ones((24, 49))
+    target[:, 24] = 0
+    logits = np.where(target == 1, 3.0, -3.0)
+    logits[10:12, 24] = 1.0  # a gap in the wall, for any threshold below 0.73
+    held = [example(logits[..., None], target)]
+    strokes, whole = (measure(see, held, 2, Halo(0, 0), 1, whole=whole) for whole in (False, True))
+    assert strokes is not None and whole is not None
+    assert strokes.threshold == whole.threshold == pytest.approx(0.85, abs=0.1)
+    logits[4:7, 40] = 0.5  # more pixels than the gap has, which a higher threshold loses
+    strokes, whole = (
+        measure(see, [example(logits[..., None], target)], 2, Halo(0, 0), 1, whole=whole)
+        for whole in (False, True)
+    )
+    assert strokes is not None and whole is not None
+    assert strokes.threshold < 0.63
+    assert strokes.score == whole.score
+    assert whole.threshold > 0.72
+    logits[:, 40] = 0.5  # far more: regions are not worth that
+    whole = measure(see, [example(logits[..., None], target)], 2, Halo(0, 0), 1, whole=True)
+    assert whole is not None
+    assert whole.threshold < 0.63
+
+
 def test_of_equal_thresholds_the_middle_one_counts() -> None:
     target = np.array([[0, 1], [1, 0]])
     quality = measure(see, [example(np.where(target, 9.0, -9.0)[..., None], target)], 2, Halo(0, 0), 1)

@@ -75,6 +75,7 @@ class BestModel:
                 halo(learner.network),
                 network.stride,
                 stop,
+                whole=self._dataset.class_map.unpainted == "background",
             )
         self.seconds = perf_counter() - started
         return quality

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_unet.config import TrainConfig, UNetConfig
+from napari_unet.data.advice import peak_rate
 from napari_unet.data.sampling import Batch
 from napari_unet.errors import ModelError
 from napari_unet.nn import backend
@@ -46,7 +47,8 @@ class Learner:
         self, network: UNetConfig, config: TrainConfig, seed: int, precision: backend.Precision = "float32"
     ) -> None:
         backend.prepare(precision, seed)
-        self._config = config
+        self._warmup = config.warmup
+        self._peak = peak_rate(network) if config.learning_rate is None else config.learning_rate
         self.network = build_unet(network)
         self._statistics = Statistics(self.network)
         self.forward = backend.traced(self.network)
@@ -82,8 +84,8 @@ class Learner:
         MemoryError
             If memory ran out. The step then has not been done.
         """
-        config, optimizer = self._config, self._optimizer
-        optimizer.rate.assign(factor * learning_rate(step, steps, config.learning_rate, config.warmup))
+        optimizer = self._optimizer
+        optimizer.rate.assign(factor * learning_rate(step, steps, self._peak, self._warmup))
         optimizer.momentum.assign(average_momentum(step))
         before = int(optimizer.skipped.numpy())
         images, targets, weights = batch

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from napari_unet.data.axes import Stack
 from napari_unet.data.dataset import Example
-from napari_unet.data.decoding import Choice, Region, choose_decoding
+from napari_unet.data.decoding import Choice, Region, choose_decoding, choose_threshold
 from napari_unet.data.labels import IGNORE
 from napari_unet.data.normalize import Range
 from napari_unet.data.tiling import Halo, Tile, chunk_shape, plan
@@ -29,6 +29,8 @@ _MAX_PIXELS = 1_000_000
 _HUGE = 1e30  # instead of infinity
 
 _DECODED_PIXELS = 1_000_000  # of what is held out, at most, are made into objects: it is done a dozen times
+_DICE_FOR_REGIONS = 0.03  # that a threshold may cost so that regions come out whole
+_PARTED_PIXELS = 250_000  # and at most so many are parted into regions, with each threshold
 
 
 @dataclass(frozen=True)
@@ -40,11 +42,12 @@ class Quality:
     loss : float
         Cross-entropy plus soft Dice over the whole region, as in training.
     score : float
-        Mean Dice of the classes that are there, background counted in, 0 to 1; at the threshold,
+        Mean Dice of the classes that are there, background counted in, 0 to 1; at the best threshold,
         for two classes. The background counts because which of two classes is the thin one that
         matters is not known: foreground alone would favour merged cells in a membrane image.
     threshold : float
-        Two classes: the candidate with the highest score; of equals the one nearest to 0.5. Else 0.5.
+        Two classes: the candidate with the highest score, of equals the one nearest to 0.5. Where labels are whole, it
+        is the one that `choose_threshold` takes of those that score nearly as high. Else 0.5.
     choice : Choice or None
         Where objects are learned: how they are made best, and how good they are, on about a megapixel
         of what was held out.
@@ -63,6 +66,8 @@ def measure(
     halo: Halo,
     stride: int,
     stop: Stop = never_stop,
+    *,
+    whole: bool = False,
 ) -> Quality | None:
     """Measure a network on whole examples.
 
@@ -78,13 +83,16 @@ def measure(
         Of the network, for examples that are computed in tiles.
     stop : callable
         Asked before each tile.
+    whole : bool
+        Whether every pixel is labelled, so that regions of a class have their true outlines.
 
     Returns
     -------
     Quality or None
         None if stopped.
     """
-    tally, sample = _Tally(classes), _Sample(examples)
+    tally = _Tally(classes)
+    sample = _Sample(examples, whole=whole and classes == 2)
     for number, example in enumerate(examples):
         sample.begin(number)
         stack = Stack(example.image, "YXC", "held out")
@@ -100,18 +108,32 @@ def measure(
             logits = np.nan_to_num(logits, nan=0.0, posinf=_HUGE, neginf=-_HUGE)
             tally.add(logits, example.target[tile.write], weight)
             sample.add(logits, tile)
-    quality = replace(tally.quality(), choice=choose_decoding(sample.regions, stop))
+    quality = tally.quality()
+    if whole and classes == 2:
+        good = THRESHOLDS[tally.scores() >= quality.score - _DICE_FOR_REGIONS]
+        threshold = choose_threshold(sample.regions, good, quality.threshold, stop)
+        quality = replace(quality, threshold=threshold)
+    else:
+        quality = replace(quality, choice=choose_decoding(sample.regions, stop))
     return None if stop() else quality
 
 
 class _Sample:
-    """Probabilities and truth of some examples in which objects are learned, spread over all of them."""
+    """Probabilities and truth of some examples whose objects or regions are compared, spread over all of them.
 
-    def __init__(self, examples: Sequence[Example]) -> None:
+    Parameters
+    ----------
+    examples : sequence of Example
+        What was held out.
+    whole : bool
+        Whether to take the regions of two classes; otherwise, objects are taken where they are learned.
+    """
+
+    def __init__(self, examples: Sequence[Example], *, whole: bool) -> None:
         self.regions: list[Region] = []
-        self._examples = examples
-        self._every = -(-sum(example.target.size for example in examples) // _DECODED_PIXELS)
-        self._left = _DECODED_PIXELS
+        self._examples, self._whole = examples, whole
+        self._left = _PARTED_PIXELS if whole else _DECODED_PIXELS
+        self._every = -(-sum(example.target.size for example in examples) // self._left)
         self._open = False
 
     def begin(self, number: int) -> None:
@@ -119,12 +141,13 @@ class _Sample:
         example = self._examples[number]
         height, width = example.target.shape
         rows = min(height, self._left // width)
-        self._open = example.ids is not None and rows > 0 and number % self._every == 0
-        if example.ids is not None and self._open:
+        truth = example.target if self._whole else example.ids
+        self._open = truth is not None and rows > 0 and number % self._every == 0
+        if truth is not None and self._open:
             self._left -= rows * width
-            nothing = np.zeros((rows, width, len(OBJECT_CLASSES)), np.float32)
+            nothing = np.zeros((rows, width, 2 if self._whole else len(OBJECT_CLASSES)), np.float32)
             nothing[..., 0] = 1
-            self.regions.append(Region(nothing, example.ids[:rows], example.target[:rows] != IGNORE))
+            self.regions.append(Region(nothing, truth[:rows], example.target[:rows] != IGNORE))
 
     def add(self, logits: npt.NDArray[np.float32], tile: Tile) -> None:
         """Add what the network says of a tile."""
@@ -132,8 +155,7 @@ class _Sample:
             answers = self.regions[-1].probabilities
             y, x = tile.write
             rows = max(0, min(y.stop, len(answers)) - y.start)
-            odds = np.exp(logits[:rows] - logits[:rows].max(-1, keepdims=True))
-            answers[y.start : y.start + rows, x] = odds / odds.sum(-1, keepdims=True)
+            answers[y.start : y.start + rows, x] = np.exp(_log_probabilities(logits[:rows]))
 
 
 class _Tally:
@@ -178,22 +200,23 @@ class _Tally:
         soft = 2 * self._overlap / np.maximum(self._expected + self._truth, 1e-6)
         loss = self._entropy / max(self._weight, 1e-6)
         loss += float((1 - soft[there]).mean()) if there.any() else 0.0
-        if self._classes == 2:
-            return self._two_classes(loss)
-        return Quality(loss, _mean_dice(self._counts, there), 0.5)
+        if self._classes > 2:
+            return Quality(loss, _mean_dice(self._counts, there), 0.5)
+        scores = self.scores()
+        best = min(np.flatnonzero(scores == scores.max()), key=lambda i: (abs(i - len(scores) // 2), i))
+        return Quality(loss, float(scores[best]), round(float(THRESHOLDS[best]), 2))
 
-    def _two_classes(self, loss: float) -> Quality:
+    def scores(self) -> npt.NDArray[np.float64]:
+        """Mean Dice of two classes at each threshold."""
         # Pixels of each truth that reach threshold i, and those that do not.
         above = self._counts[:, ::-1].cumsum(1)[:, ::-1][:, 1:]
         below = self._truth[:, None].astype(np.int64) - above
-        scores = np.array(
+        return np.array(
             [
                 _mean_dice(np.stack([below[:, i], above[:, i]], axis=1), self._truth > 0)
                 for i in range(len(THRESHOLDS))
             ]
         )
-        best = min(np.flatnonzero(scores == scores.max()), key=lambda i: (abs(i - len(scores) // 2), i))
-        return Quality(loss, float(scores[best]), round(float(THRESHOLDS[best]), 2))
 
 
 def _mean_dice(counts: npt.NDArray[np.int64], there: npt.NDArray[np.bool_]) -> float:
@@ -204,7 +227,7 @@ def _mean_dice(counts: npt.NDArray[np.int64], there: npt.NDArray[np.bool_]) -> f
 
 
 def _log_probabilities(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    """(pixels, L) logits to (pixels, classes) log-probabilities."""
+    """(..., L) logits to (..., classes) log-probabilities."""
     z = logits.astype(np.float64)
     if z.shape[-1] == 1:
         z = np.concatenate([np.zeros_like(z), z], axis=-1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from napari_unet.config import PredictConfig, UNetConfig
 from napari_unet.data.decoding import Region, choose_decoding, choose_threshold, decoding_of
@@ -67,30 +68,58 @@ def walled(weak: float) -> Region:
     return Region(np.stack([1 - cell, cell], -1), truth, np.ones(truth.shape, bool))
 
 
-THRESHOLDS = np.arange(1, 20, dtype=np.float32) * 0.05
+THRESHOLDS = [round(0.05 * i, 2) for i in range(1, 20)]
+
+
+def dice(region: Region) -> dict[float, float]:
+    """Mean Dice of both classes at each threshold."""
+    truth, cell = region.truth == 1, region.probabilities[..., 1]
+    found = {threshold: cell >= threshold for threshold in THRESHOLDS}
+    return {
+        threshold: float(
+            np.mean(
+                [
+                    2 * (a & b & region.known).sum() / ((a & region.known).sum() + (b & region.known).sum())
+                    for a, b in ((truth, ours), (~truth, ~ours))
+                ]
+            )
+        )
+        for threshold, ours in found.items()
+    }
 
 
 @pytest.mark.parametrize("exchanged", [False, True])
 def test_a_wall_that_is_torn_at_the_best_threshold_of_pixels_is_whole_at_that_of_regions(
     exchanged: bool,
 ) -> None:
-    region, default = walled(0.72), 0.5
+    region = walled(0.72)
     if exchanged:
         region = Region(region.probabilities[..., ::-1], 1 - region.truth, region.known)
-    threshold = choose_threshold([region], THRESHOLDS, default)
+    threshold = choose_threshold([region], dice(region))
     assert 0.7 < (1 - threshold if exchanged else threshold) < 0.9
-
-
-def test_where_every_threshold_parts_alike_the_default_stays() -> None:
-    assert choose_threshold([walled(0.1)], THRESHOLDS[:9], 0.3) == 0.3
-    assert choose_threshold([], THRESHOLDS, 0.45) == 0.45
 
 
 def test_a_torn_wall_that_is_not_known_does_not_count() -> None:
     region = walled(0.72)
     known = region.known.copy()
-    known[8:10, 19:22] = False
-    assert choose_threshold([Region(region.probabilities, region.truth, known)], THRESHOLDS, 0.5) < 0.7
+    known[:, 21:] = False  # there is nothing to be joined with, then
+    region = Region(region.probabilities, region.truth, known)
+    assert choose_threshold([region], dice(region)) < 0.7
+
+
+@pytest.mark.parametrize("rare", [0.02, 0.3])
+def test_where_nothing_can_be_joined_the_threshold_is_that_of_dice(rare: float) -> None:
+    yy, xx = np.mgrid[:200, :200] % 40 - 20
+    truth = yy**2 + xx**2 < rare * 40**2 / np.pi
+    noise = np.random.default_rng(0).normal(0, 0.1, truth.shape)
+    cell = np.clip(ndimage.gaussian_filter(truth.astype(float), 2) + noise, 0, 1).astype(np.float32)
+    region = Region(np.stack([1 - cell, cell], -1), truth.astype(np.uint8), np.ones(truth.shape, bool))
+    scores = dice(region)
+    assert scores[choose_threshold([region], scores)] > max(scores.values()) - 0.005
+
+
+def test_without_regions_dice_alone_counts_and_of_equals_the_middle() -> None:
+    assert choose_threshold([], {0.2: 0.7, 0.45: 0.8, 0.6: 0.8, 0.9: 0.1}) == 0.45
 
 
 def test_settings_of_the_user_overrule_those_of_the_model() -> None:

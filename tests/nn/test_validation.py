@@ -80,10 +80,20 @@ def test_threshold_parts_regions_where_labels_are_whole() -> None:
     assert strokes.threshold < 0.63
     assert strokes.score == whole.score
     assert whole.threshold > 0.72
-    logits[:, 40] = 0.5  # far more: regions are not worth that
-    whole = measure(see, [example(logits[..., None], target)], 2, Halo(0, 0), 1, whole=True)
-    assert whole is not None
-    assert whole.threshold < 0.63
+
+
+def test_regions_are_looked_for_where_labels_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    target = np.full((40, 49), IGNORE)
+    target[30:] = 1
+    target[30:, 24] = 0
+    logits = np.where(target == 0, -3.0, 3.0)
+    logits[34, 24], logits[32:34, 40] = 1.0, 0.5
+    held = [example(logits[..., None], target)] * 3
+    for room in (10 * 49, 10**6):  # less than the context above the labels has
+        monkeypatch.setattr(validation, "_DECODED_PIXELS", room)
+        quality = measure(see, held, 2, Halo(0, 0), 1, whole=True)
+        assert quality is not None
+        assert quality.threshold > 0.72
 
 
 def test_of_equal_thresholds_the_middle_one_counts() -> None:

@@ -36,6 +36,8 @@ __all__ = [
 THRESHOLDS: tuple[float, ...] = tuple(step / 10 for step in range(11))
 """The thresholds of the ISBI 2012 challenge."""
 
+_DENSE = 4  # times as many numbers as pixels are counted in an array of that length
+
 
 @dataclass(frozen=True, slots=True)
 class ClassScore:
@@ -199,9 +201,8 @@ def segment_scores(truth: npt.NDArray[Any], proposal: npt.NDArray[Any]) -> tuple
     line = ours == 0
     singles = int(np.count_nonzero(line))
     ours, kept = ours[~line], theirs[~line]
-    shared = np.unique(ours * (int(theirs.max()) + 1) + kept, return_counts=True)[1] / total
-    mine = np.unique(ours, return_counts=True)[1] / total
-    true = np.unique(theirs, return_counts=True)[1] / total
+    shared = _sizes(ours * (int(theirs.max()) + 1) + kept) / total
+    mine, true = _sizes(ours) / total, _sizes(theirs) / total
     # A line pixel adds (1 / total)**2 to a sum of squares and log(total) / total to an entropy.
     squares = singles / total**2
     v_rand = 2 * (_squares(shared) + squares) / (_squares(mine) + squares + _squares(true))
@@ -274,6 +275,14 @@ def _slice_scores(
         scores.append(scores[-1] if area == before else segment_scores(truth, thin_membranes(cell)))
         before = area
     return scores
+
+
+def _sizes(ids: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """How many pixels each id that occurs has."""
+    if ids.size and ids.max() <= _DENSE * ids.size:  # many times as fast as sorting
+        counts = np.bincount(ids)
+        return counts[counts > 0]
+    return np.unique(ids, return_counts=True)[1]
 
 
 def _squares(parts: npt.NDArray[np.float64]) -> float:

@@ -28,9 +28,9 @@ _MAX_PIXELS = 1_000_000
 
 _HUGE = 1e30  # instead of infinity
 
-_DECODED_PIXELS = 1_000_000  # of what is held out, at most, are made into objects: it is done a dozen times
-_DICE_FOR_REGIONS = 0.03  # that a threshold may cost so that regions come out whole
-_PARTED_PIXELS = 250_000  # and at most so many are parted into regions, with each threshold
+_DECODED_PIXELS = (
+    1_000_000  # of what is held out, at most, are made into objects or regions: it is done a dozen times
+)
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,8 @@ class Quality:
         for two classes. The background counts because which of two classes is the thin one that
         matters is not known: foreground alone would favour merged cells in a membrane image.
     threshold : float
-        Two classes: the candidate with the highest score, of equals the one nearest to 0.5. Where labels are whole, it
-        is the one that `choose_threshold` takes of those that score nearly as high. Else 0.5.
+        Two classes: the candidate with the highest score, of equals the one nearest to 0.5; or, where labels are
+        whole, the one that `choose_threshold` takes. Else 0.5.
     choice : Choice or None
         Where objects are learned: how they are made best, and how good they are, on about a megapixel
         of what was held out.
@@ -110,9 +110,8 @@ def measure(
             sample.add(logits, tile)
     quality = tally.quality()
     if whole and classes == 2:
-        good = THRESHOLDS[tally.scores() >= quality.score - _DICE_FOR_REGIONS]
-        threshold = choose_threshold(sample.regions, good, quality.threshold, stop)
-        quality = replace(quality, threshold=threshold)
+        dice = dict(zip(np.round(THRESHOLDS.astype(float), 2).tolist(), tally.scores().tolist(), strict=True))
+        quality = replace(quality, threshold=choose_threshold(sample.regions, dice, stop))
     else:
         quality = replace(quality, choice=choose_decoding(sample.regions, stop))
     return None if stop() else quality
@@ -132,30 +131,43 @@ class _Sample:
     def __init__(self, examples: Sequence[Example], *, whole: bool) -> None:
         self.regions: list[Region] = []
         self._examples, self._whole = examples, whole
-        self._left = _PARTED_PIXELS if whole else _DECODED_PIXELS
-        self._every = -(-sum(example.target.size for example in examples) // self._left)
-        self._open = False
+        self._left = _DECODED_PIXELS
+        labelled = sum((last - first) * e.target.shape[1] for e in examples for first, last in [_labelled(e)])
+        self._every = max(1, -(-labelled // _DECODED_PIXELS))
+        self._rows: slice | None = None  # of the example that is open
 
     def begin(self, number: int) -> None:
-        """Take an example, or as many of its rows as there is room for, or none."""
+        """Take an example, or as many of its labelled rows as there is room for, or none."""
         example = self._examples[number]
-        height, width = example.target.shape
-        rows = min(height, self._left // width)
+        self._rows = None
         truth = example.target if self._whole else example.ids
-        self._open = truth is not None and rows > 0 and number % self._every == 0
-        if truth is not None and self._open:
-            self._left -= rows * width
-            nothing = np.zeros((rows, width, 2 if self._whole else len(OBJECT_CLASSES)), np.float32)
-            nothing[..., 0] = 1
-            self.regions.append(Region(nothing, truth[:rows], example.target[:rows] != IGNORE))
+        if truth is None or number % self._every:
+            return
+        (first, last), width = _labelled(example), example.target.shape[1]
+        height = min(last - first, self._left // width)
+        if height <= 0:
+            return
+        self._rows = rows = slice(first, first + height)
+        self._left -= height * width
+        nothing = np.zeros((height, width, 2 if self._whole else len(OBJECT_CLASSES)), np.float32)
+        nothing[..., 0] = 1
+        self.regions.append(Region(nothing, truth[rows], example.target[rows] != IGNORE))
 
     def add(self, logits: npt.NDArray[np.float32], tile: Tile) -> None:
         """Add what the network says of a tile."""
-        if self._open:
-            answers = self.regions[-1].probabilities
-            y, x = tile.write
-            rows = max(0, min(y.stop, len(answers)) - y.start)
-            answers[y.start : y.start + rows, x] = np.exp(_log_probabilities(logits[:rows]))
+        if self._rows is None:
+            return
+        y, x = tile.write
+        top, first, last = self._rows.start, max(y.start, self._rows.start), min(y.stop, self._rows.stop)
+        if first < last:
+            said = logits[first - y.start : last - y.start]
+            self.regions[-1].probabilities[first - top : last - top, x] = np.exp(_log_probabilities(said))
+
+
+def _labelled(example: Example) -> tuple[int, int]:
+    """First labelled row, and the one after the last: what is held out has context around it."""
+    rows = np.flatnonzero((example.target != IGNORE).any(axis=1))
+    return (int(rows[0]), int(rows[-1]) + 1) if rows.size else (0, 0)
 
 
 class _Tally:

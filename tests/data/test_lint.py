@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from napari_unet.data import lint_pairs
 from napari_unet.data import paint as paint_module
 from napari_unet.data.axes import Stack
 from napari_unet.data.dataset import prepare
@@ -319,6 +320,15 @@ def test_labels_of_another_image_do_not_follow_this_one() -> None:
     rng = np.random.default_rng(0)
     for noise in (1, 3):  # however faint, outlines that follow the image are recognised
         assert told(check(image + rng.normal(0, noise * image.std(), image.shape), labels), "warning") == []
+
+
+def test_a_long_constant_start_is_not_taken_for_all(
+    mask: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lint_pairs, "_IMAGE_VALUES", 100)
+    padded = np.zeros((3, *mask.shape), np.float32)
+    padded[2] = np.random.default_rng(0).random(mask.shape)
+    assert not [text for text in told(check(padded, np.stack([mask] * 3)), "warning") if "brightness" in text]
 
 
 def test_images_in_which_there_is_nothing_to_learn(picture: np.ndarray, mask: np.ndarray) -> None:

@@ -288,6 +288,13 @@ def test_of_a_stack_slices_at_the_end_are_held_out_with_a_gap() -> None:
     )
 
 
+def test_a_slice_whose_paint_lies_on_no_numbers_is_left_out_of_what_is_held_out() -> None:
+    targets = [coin((40, 40), i) for i in range(16)]
+    targets[15] = np.full((40, 40), IGNORE)
+    held = split(dataset(*(example(target, index=i) for i, target in enumerate(targets))), 0.15)
+    assert [e.index for e in held.validation] == [14]
+
+
 def test_slices_that_are_apart_need_no_further_gap() -> None:
     held = split(dataset(*(example(coin((40, 40), i), index=5 * i) for i in range(6))), 0.15)
     assert [e.index for e in held.validation] == [25]

@@ -253,13 +253,16 @@ def test_where_memory_runs_out_tiles_become_smaller_and_the_answer_stays(
     ]
 
 
-def test_a_tile_that_cannot_be_made_smaller_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("size", [(20, 20), (3, 3), (3, 90)])  # also narrower than the stride
+def test_a_tile_that_cannot_be_made_smaller_ends_the_run(
+    size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def never(self: Engine, pixels: np.ndarray, n: int, tile: Tile) -> Any:
         raise MemoryError
 
     monkeypatch.setattr(Engine, "__call__", never)
-    with pytest.raises(BackendError, match="not enough memory for a tile of 400 pixels, the smallest"):
-        run(_MODEL, image((20, 20), "YX"))
+    with pytest.raises(BackendError, match=r"not enough memory for a tile of \d+ pixels, the smallest"):
+        run(_MODEL, image(size, "YX"))
 
 
 def test_what_a_run_takes_is_said_before_it_begins() -> None:

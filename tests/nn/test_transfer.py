@@ -111,6 +111,7 @@ def test_other_channels_answer_alike_on_images_that_are_grey(before: int, after:
     [
         (SHAPE.replace(filters=4), "has a network of filters 2, but this training asks for one of filters 4"),
         (SHAPE.replace(depth=2), "has a network of depth 1, but this training asks for one of depth 2"),
+        (SHAPE.replace(activation="leaky_relu"), "of activation relu, but .* of activation leaky_relu"),
     ],
 )
 def test_another_shape_is_refused(other: UNetConfig, sentence: str) -> None:

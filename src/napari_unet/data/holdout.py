@@ -231,6 +231,8 @@ def _cut(whole: Split) -> Split:
     cut = []
     for example in whole.validation:
         known = example.target != IGNORE
+        if not known.any():  # its paint lies on pixels that are not numbers
+            continue
         rows, columns = (
             slice(max(0, int(at.min()) - _CONTEXT), int(at.max()) + 1 + _CONTEXT)
             for at in (np.flatnonzero(known.any(axis=1)), np.flatnonzero(known.any(axis=0)))

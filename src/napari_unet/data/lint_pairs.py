@@ -190,7 +190,7 @@ def check_image(image: Stack, not_finite: NotFinite, *, stop: Stop = never_stop)
     """Find NaN pixels, and images or channels in which there is nothing to see.
 
     Whole numbers are read only until two differ. Of an image with decimals about the first 268
-    million values are looked at.
+    million values are looked at, and more until two differ.
 
     Parameters
     ----------
@@ -224,7 +224,8 @@ def check_image(image: Stack, not_finite: NotFinite, *, stop: Stop = never_stop)
         low = np.minimum(low, smallest.min(axis=(0, 1)))
         high = np.maximum(high, largest.max(axis=(0, 1)))
         seen += pixels.size
-        if (not decimals and (low < high).all()) or seen > _IMAGE_VALUES:
+        varied = bool((low < high).all())
+        if varied and (not decimals or seen > _IMAGE_VALUES):
             break
     if place and not_finite == "refuse":
         return from_refusal(refuse_not_finite(image, wrong, place), f"image {image.name!r}")

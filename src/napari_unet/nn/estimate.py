@@ -103,9 +103,11 @@ def estimate(
     written = sum(np.prod([side.stop - side.start for side in tile.write]) for tile in tiles)
     probe = largest if backend.device_name() != "CPU" else _small(largest, plan.stride)
     worth = always or pixels > _WORTH * pixels_of(probe)
+    # First, as it prepares what then takes memory.
+    seconds = _seconds(engine, stack, probe) / pixels_of(probe) * pixels if worth else None
     return Estimate(
         memory=psutil.Process().memory_info().rss + pixels_of(largest) * bytes_per_pixel,
-        seconds=_seconds(engine, stack, probe) / pixels_of(probe) * pixels if worth else None,
+        seconds=seconds,
         tiles=round(share * len(tiles)),
         largest=(_length(largest.read[0]), _length(largest.read[1])),
         waste=sum(map(pixels_of, tiles)) / float(written),

@@ -185,9 +185,11 @@ class Plan:
         while True:
             longer = int(sides[1] >= sides[0])
             # Halved, so that the parts meet the borders of the chunk; rounded up to the stride.
-            sides[longer] = -(-sides[longer] // (2 * self.stride)) * self.stride
+            half = -(-sides[longer] // (2 * self.stride)) * self.stride
+            smallest = half >= sides[longer]  # an image may be narrower than the stride
+            sides[longer] = min(half, sides[longer])
             parts = plan(self.size, (sides[0], sides[1]), self.halo, self.stride, (window[0], window[1]))
-            if max(map(pixels_of, parts)) <= most or sides == [self.stride, self.stride]:
+            if max(map(pixels_of, parts)) <= most or smallest:
                 return [_cut(part, tile) for part in parts]
 
     @property

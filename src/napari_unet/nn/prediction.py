@@ -121,7 +121,7 @@ def segment(
     pixel_range = pixel_range or measure_range(model.spec, stack, config, notify, stop)
     if stop():
         return True
-    engine = _engine(model, stack, config, tuple(outputs), pixel_range, todo)
+    engine = _engine(model, stack, config, tuple(outputs), pixel_range, plan)
     found = estimate(plan, engine, stack, len(todo), _pixel_bytes(model.spec, config, outputs))
     if found.is_news:
         notify(Noted(found.sentence))
@@ -163,7 +163,7 @@ def compute_chunks(
         True if stopped before the end.
     """
     todo = [work for work in plan.works() if work.index in wanted]
-    engine = _engine(model, stack, config, tuple(outputs), pixel_range, todo)
+    engine = _engine(model, stack, config, tuple(outputs), pixel_range, plan)
     write = Writer(plan, model.spec, outputs, window)
     return _Run(plan, engine, stack, write, len(todo), notify, stop).do(todo)
 
@@ -193,9 +193,9 @@ def foresee(
     check_channels(model.spec, stack)
     plan = make_plan(model, stack, config, kinds, None, window)
     channels = stack.shape[3]
-    todo = list(plan.works())
-    engine = _engine(model, stack, config, kinds, Range((0.0,) * channels, (1.0,) * channels), todo)
-    return estimate(plan, engine, stack, len(todo), _pixel_bytes(model.spec, config, kinds), always=True)
+    engine = _engine(model, stack, config, kinds, Range((0.0,) * channels, (1.0,) * channels), plan)
+    todo = len(plan.slices) * len(plan.tiles)
+    return estimate(plan, engine, stack, todo, _pixel_bytes(model.spec, config, kinds), always=True)
 
 
 def make_plan(
@@ -379,9 +379,10 @@ def _engine(
     config: PredictConfig,
     kinds: Sequence[str],
     pixel_range: Range,
-    todo: Sequence[Work],
+    plan: Plan,
 ) -> Engine:
-    pixels = sum(pixels_of(work.tile) for work in todo)
+    # Of all chunks, also those that are done or another worker's: each is computed in the same way.
+    pixels = len(plan.slices) * sum(map(pixels_of, plan.tiles))
     model = model.in_precision(settle_precision(config))
     return Engine(model, config, kinds, pixel_range, stack.dtype, pixels)
 

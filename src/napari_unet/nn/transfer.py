@@ -55,7 +55,8 @@ def carry_over(
     shapes = weight_shapes(network)
     old = {name: np.asarray(array, np.float32) for name, array in weights.items()}
     names = (shapes.keys() | old.keys()) - {_FIRST, *_LAST}
-    if any(_shape(old, name) != shapes.get(name) for name in names):
+    other_shapes = any(_shape(old, name) != shapes.get(name) for name in names)
+    if other_shapes or card.network.activation != network.activation:
         raise ModelError(
             f"Model {card.name!r} has a network of {_described(card.network, network)}, but this training asks for one of "
             f"{_described(network, card.network)}: leave the network to be chosen (automatic), or begin with a model of that shape."

@@ -30,8 +30,17 @@ __all__ = [
     "threshold_of",
 ]
 
-_SEEDS = (0.5, 0.4, 0.6, 0.3, 0.7, 0.8, 0.9)
-_FOREGROUNDS = (0.5, 0.4, 0.6, 0.3, 0.7)
+_SEEDS = (0.5, 0.4, 0.6, 0.3, 0.7, 0.2, 0.8, 0.9)
+_FOREGROUNDS = (
+    0.5,
+    0.4,
+    0.6,
+    0.3,
+    0.7,
+    0.8,
+    0.9,
+    0.95,
+)  # class and border weights make a network say too much
 _SIZES = (0.0, 0.25, 0.5)
 _RIM = 2  # pixels of a region's border that do not count when regions are told apart
 _SMALL = 5  # percentile of the true objects' sizes that the least size is a part of: of the median it would cost real ones

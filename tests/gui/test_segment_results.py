@@ -10,7 +10,9 @@ import pytest
 from qtpy.QtCore import Qt
 
 from napari_unet.config import PredictConfig, UNetConfig
+from napari_unet.events import PredictStarted
 from napari_unet.files.model import save_model_file
+from napari_unet.files.run import RunFolder
 from napari_unet.gui.client import WorkerClient
 from napari_unet.gui.segment_dock import SegmentDock
 from napari_unet.jobs import PredictJob
@@ -336,6 +338,28 @@ def test_a_segmentation_whose_worker_is_ended_by_the_system_goes_on(
     viewer.window.remove_dock_widget("all")
 
 
+def test_a_stopped_segmentation_says_how_to_go_on(
+    viewer: Any, qtbot: Any, home: Path, model: Path, sent: list[PredictJob]
+) -> None:
+    viewer.add_image(np.zeros((60, 8, 8), np.uint8), name="long")
+    dock = _dock(viewer, model)
+    dock.image.box.value = viewer.layers["long"]
+    _tick(dock, "labels", "probabilities")
+    dock.panel.happened.connect(
+        lambda event: dock.panel.stop() if isinstance(event, PredictStarted) else None
+    )
+    _click(qtbot, dock, dock.panel.start_button)
+    (run,) = home.iterdir()
+    assert RunFolder(run).read_job() == sent[-1]
+    sentence = "To go on with it: napari-unet run"
+    assert dock.panel.messages.text.endswith(f"{sentence} {run / 'job.yaml'}")
+    dock.panel.happened.disconnect()
+    dock.image.box.value = viewer.layers["raw"]
+    _click(qtbot, dock, dock.panel.start_button)
+    _click(qtbot, dock, dock.label_rows.button)
+    assert dock.panel.messages.text.count(sentence) == 1, "what is done has nothing to go on with"
+
+
 @pytest.mark.parametrize(
     ("mode", "again", "sentence"),
     [("die", 3, "was killed by the system"), ("exit", 0, "exit code 3: a line for the log")],
@@ -348,4 +372,5 @@ def test_it_does_not_go_on_for_ever(
     _click(qtbot, dock, dock.panel.start_button)
     assert dock.panel.messages.text.count(GOES_ON) == again
     assert sentence in dock.panel.messages.text
+    assert "To go on with it: napari-unet run" in dock.panel.messages.text
     assert dock.panel.progress.words.text() == "Ended with an error."

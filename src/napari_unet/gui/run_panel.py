@@ -8,14 +8,27 @@ its events come back. Whatever goes wrong on the way ends in one sentence.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from enum import Enum
 from pathlib import Path
 
 from qtpy.QtCore import QTimer, Signal
 from qtpy.QtWidgets import QHBoxLayout, QPushButton, QVBoxLayout, QWidget
 
-from napari_unet.errors import NapariUNetError
-from napari_unet.events import Event, Failed, Finished, Noted, Report, StepDone, TileDone, Warned
+from napari_unet.errors import FileError, NapariUNetError
+from napari_unet.events import (
+    Event,
+    Failed,
+    Finished,
+    Noted,
+    PredictStarted,
+    Report,
+    StepDone,
+    TileDone,
+    TrainStarted,
+    Warned,
+)
+from napari_unet.files.run import RunFolder
 from napari_unet.gui.background import Background
 from napari_unet.gui.client import WorkerClient, Workers
 from napari_unet.gui.progress import Messages, Progress
@@ -74,6 +87,7 @@ class RunPanel(QWidget):
         self._client: WorkerClient | None = None
         self.job: TrainJob | PredictJob | None = None
         self._retries: Retries | None = None
+        self._begun = False
         self._background = Background(self)
         self._background.done.connect(self._on_prepared)
         self._background.failed.connect(self._on_failure)
@@ -137,6 +151,7 @@ class RunPanel(QWidget):
         except NapariUNetError as error:
             self.messages.error(str(error))
             return
+        self._begun = False
         self.messages.forget_details()
         self._enter(_State.PREPARING)
         self.progress.wait("Saving what was painted …" if self._noun == "training" else "Reading the image …")
@@ -187,6 +202,7 @@ class RunPanel(QWidget):
     def _on_event(self, event: Event) -> None:
         if self._retries is not None:
             self._retries.hear(event)
+        self._begun = self._begun or isinstance(event, TrainStarted | PredictStarted)
         match event:
             case StepDone(step, steps, _, seconds_left):
                 self.progress.show_step(step, steps, "Step", seconds_left)
@@ -219,6 +235,16 @@ class RunPanel(QWidget):
         for folder, kinds in folders.items():
             place = folder if len(kinds) > 1 else outputs[kinds[0]]
             self.messages.say(f"Saved {listed(kinds)}:", place)
+
+    def _say_how_to_go_on(self) -> None:
+        """Name the file with which a run that has begun goes on where it is."""
+        if not self._begun or self.job is None:
+            return
+        place = self.job.out if isinstance(self.job, TrainJob) else Path(self.job.outputs[0].path).parent
+        folder = RunFolder(place)
+        with suppress(FileError):  # no such file, and so nothing to go on with
+            if folder.read_job() == self.job:
+                self.messages.say("To go on with it: napari-unet run", folder.job_path)
 
     def _on_failure(self, sentence: str, details: str) -> None:
         self.messages.error(sentence, details)
@@ -259,5 +285,7 @@ class RunPanel(QWidget):
             self._client.killed.disconnect(self._on_kill)
             self._client = None
         self._enter(_State.IDLE)
+        if report is None or report.stopped:
+            self._say_how_to_go_on()
         self.progress.rest(words, full=report is not None and not report.stopped)
         self.ended.emit(report)

@@ -224,6 +224,21 @@ def test_models_of_former_runs_are_remembered(viewer: Any, home: Path, model: Pa
     assert dock.model.card is not None
 
 
+def test_of_two_models_with_one_name_each_can_be_chosen(viewer: Any, model: Path) -> None:
+    other = model.parent / "other" / model.name
+    other.parent.mkdir()
+    other.write_bytes(model.read_bytes())
+    dock = _dock(viewer, model)
+    assert dock.model.box.current_choice == "cells"
+    dock.choose_model(other)
+    assert dock.model.path == other
+    assert dock.model.box.current_choice == f"cells in {other.parent}"
+    dock.model.box.value = model
+    assert dock.model.path == model
+    dock.choose_model(other)
+    assert dock.model.path == other and len(dock.model.box.choices) == 2
+
+
 def test_offer_model_opens_or_finds_the_dock(viewer: Any, qtbot: Any, model: Path) -> None:
     assert find_segment_dock(viewer) is None
     offer_model(model)

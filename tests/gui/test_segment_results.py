@@ -144,6 +144,21 @@ def test_the_buttons_bring_a_region_into_view(viewer: Any, qtbot: Any, model: Pa
     assert row.isHidden()
 
 
+def test_regions_are_found_where_another_layer_has_smaller_units(
+    viewer: Any, qtbot: Any, model: Path
+) -> None:
+    viewer.layers["raw"].units = viewer.layers["paint"].units = ("um",) * 3
+    fine = {"scale": (3000, 500, 500), "translate": (1000, 0, 0), "units": ("nm",) * 3}
+    viewer.add_image(np.zeros((5, 48, 40)), name="fine", **fine)
+    dock = _dock(viewer, model)
+    dock.image.box.value = viewer.layers["raw"]
+    _tick(dock, "entropy")
+    _click(qtbot, dock, dock.panel.start_button)
+    qtbot.mouseClick(dock.regions.next_button, Qt.MouseButton.LeftButton)
+    np.testing.assert_allclose(viewer.dims.point[0], 1000 * (1 + 3 * 1))
+    np.testing.assert_allclose(viewer.camera.center[-2:], (1000 * (2 + 0.5 * 4.5), 1000 * (3 + 0.5 * 7.5)))
+
+
 def test_regions_of_stacks_over_time_lie_in_their_slices(viewer: Any, qtbot: Any, model: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 200, (2, 3, 40, 32), dtype=np.uint8)
     viewer.add_image(pixels, name="film", scale=(1, 4, 0.5, 0.25), translate=(0, 8, 0, 0))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from napari.utils.transforms import Affine
+from numpy.typing import NDArray
 from pint import DimensionalityError
 
 from napari_unet.data.axes import Stack, guess_axes
@@ -29,6 +30,7 @@ __all__ = [
     "axes_choices",
     "describe",
     "mismatch",
+    "own_units",
     "placement",
     "read_image",
     "read_labels",
@@ -137,7 +139,28 @@ def describe(snapshot: Snapshot) -> str:
     return ", ".join(parts)
 
 
-def mismatch(image: Image, labels: Labels) -> str:
+def own_units(layer: Layer, dims: Dims) -> NDArray[np.float64]:
+    """Return how many of a layer's units one of the viewer's is, along the axes of the layer.
+
+    The viewer measures in units that its layers share, the smallest of theirs; a layer by itself
+    knows only its own. Where they have none in common, the viewer takes bare numbers.
+
+    Parameters
+    ----------
+    layer : napari.layers.Layer
+        A layer of the viewer.
+    dims : napari.components.Dims
+        The viewer's sliders.
+    """
+    if dims.units is None:
+        return np.ones(layer.ndim)
+    shared = dims.units[-layer.ndim :]
+    return np.array(
+        [float((1 * unit).to(own).magnitude) for unit, own in zip(shared, layer.units, strict=True)]
+    )
+
+
+def mismatch(image: Image, labels: Labels, dims: Dims) -> str:
     """Say that labels do not lie on their image, though their shapes match; empty if they do.
 
     Shapes decide what trains; places in the viewer tell the user that two layers may not belong
@@ -145,7 +168,8 @@ def mismatch(image: Image, labels: Labels) -> str:
     """
     if image.ndim != labels.ndim or image.multiscale or labels.multiscale:
         return ""
-    if np.allclose(image.extent.world, labels.extent.world, rtol=1e-3, atol=1e-9):
+    places = [layer.extent.world / own_units(layer, dims) for layer in (image, labels)]
+    if np.allclose(*places, rtol=1e-3, atol=1e-9):
         return ""
     return (
         f"Labels {labels.name!r} and image {image.name!r} have the same shape, but lie at different places or scales "
@@ -214,13 +238,14 @@ def visible_window(layer: Image, snapshot: Snapshot, dims: Dims) -> Window:
     dims : napari.components.Dims
         The viewer's sliders.
     """
-    at = dict(zip(snapshot.stack.axes, layer.world_to_data(dims.point), strict=False))
+    point = np.array(dims.point)[-layer.ndim :] * own_units(layer, dims)
+    at = dict(zip(snapshot.stack.axes, layer.world_to_data(point), strict=False))
     n = _slice_number(snapshot.stack, [at[letter] for letter in snapshot.stack.slice_axes])
     _, height, width, _ = snapshot.stack.shape
     return (n, n + 1), (0, height), (0, width)
 
 
-def shape_window(layer: Image, snapshot: Snapshot, shapes: Shapes) -> Window:
+def shape_window(layer: Image, snapshot: Snapshot, shapes: Shapes, dims: Dims) -> Window:
     """Return the box around drawn shapes: the selected ones, or all.
 
     Shapes drawn on one slice choose that slice; shapes without slices choose the whole stack.
@@ -235,7 +260,9 @@ def shape_window(layer: Image, snapshot: Snapshot, shapes: Shapes) -> Window:
         raise DataError(
             f"Shapes layer {shapes.name!r} is empty. Draw a rectangle around what to segment, or choose the whole stack."
         )
-    corners = np.array([layer.world_to_data(shapes.data_to_world(point)) for point in np.concatenate(chosen)])
+    points = [shapes.data_to_world(point) / own_units(shapes, dims) for point in np.concatenate(chosen)]
+    n = min(layer.ndim, shapes.ndim)
+    corners = np.array([layer.world_to_data(point[-n:] * own_units(layer, dims)[-n:]) for point in points])
     low = dict(zip(snapshot.stack.axes, corners.min(axis=0), strict=False))
     high = dict(zip(snapshot.stack.axes, corners.max(axis=0), strict=False))
     slices, height, width, _ = snapshot.stack.shape

@@ -10,6 +10,8 @@ import numpy as np
 from napari.layers import Shapes
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QWidget
 
+from napari_unet.gui.layers import own_units
+
 if TYPE_CHECKING:
     import napari.viewer
     from numpy.typing import NDArray
@@ -72,7 +74,7 @@ def look_at(viewer: napari.viewer.Viewer, point: Sequence[float]) -> None:
     viewer : napari.viewer.Viewer
         The viewer.
     point : sequence of float
-        World coordinates along the viewer's last axes.
+        World coordinates along the viewer's last axes, in its units.
     """
     dims = viewer.dims
     whole = np.array(dims.point, dtype=float)
@@ -142,5 +144,6 @@ class RegionRow(QWidget):
         layer = self.layer
         if layer is not None:
             self._at = 0 if self._at is None else (self._at + step) % layer.nshapes
-            look_at(self._viewer, layer.data_to_world(layer.data[self._at].mean(axis=0)))
+            middle = np.array(layer.data_to_world(layer.data[self._at].mean(axis=0)))
+            look_at(self._viewer, middle / own_units(layer, self._viewer.dims))
         self.refresh()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import numpy as np
 import pytest
 from qtpy.QtCore import Qt
 
+from napari_unet.gui import snapshot
+from napari_unet.gui.background import Stopped
 from napari_unet.gui.segment_dock import SegmentDock, find_segment_dock, offer_model
 
 TIMEOUT = 20_000
@@ -165,6 +168,39 @@ def test_a_colour_image_reaches_the_worker_whole(tmp_path: Path) -> None:
         assert after.shape == before.shape and after.slice_shape == before.slice_shape
         for n in range(before.shape[0]):
             np.testing.assert_array_equal(after.read(n), before.read(n))
+
+
+@pytest.mark.parametrize(
+    ("refusal", "sentence"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "was not written, because the disk is full"),
+        (Stopped(), "Stopped before it began."),
+    ],
+)
+def test_a_copy_that_does_not_come_to_its_end_is_removed(
+    viewer: Any, qtbot: Any, home: Path, model: Path, monkeypatch: pytest.MonkeyPatch,
+    refusal: Exception, sentence: str,
+) -> None:  # fmt: skip
+    class Target:
+        """Takes one chunk of two."""
+
+        def __init__(self, array: Any) -> None:
+            self.array, self.left = array, 1
+
+        def __setitem__(self, key: Any, value: Any) -> None:
+            self.left -= 1
+            if self.left < 0:
+                raise refusal
+            self.array[key] = value
+
+    create = snapshot._create
+    monkeypatch.setattr(snapshot, "_create", lambda *a: (Target((made := create(*a))[0]), made[1]))
+    dock = _dock(viewer, model)
+    qtbot.mouseClick(dock.panel.start_button, Qt.MouseButton.LeftButton)
+    qtbot.waitUntil(lambda: not dock.panel.running, timeout=TIMEOUT)
+    assert sentence in dock.panel.messages.text
+    assert "unexpected" not in dock.panel.messages.text
+    assert list(home.iterdir()) == []
 
 
 @pytest.mark.parametrize(

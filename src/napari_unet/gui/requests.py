@@ -24,7 +24,14 @@ from napari_unet.files.atomic import write_text
 from napari_unet.files.image import Image
 from napari_unet.files.model import read_card
 from napari_unet.files.run import RunFolder
-from napari_unet.gui.snapshot import Snapshot, make_folder, save_image, stand_in, with_file_pixel_size
+from napari_unet.gui.snapshot import (
+    Snapshot,
+    make_folder,
+    removed_unless_done,
+    save_image,
+    stand_in,
+    with_file_pixel_size,
+)
 from napari_unet.jobs import ArraySource, Output, OutputKind, PredictJob, TrainJob, job_to_yaml
 from napari_unet.preview import Preview, preview
 from napari_unet.spec import ClassInfo
@@ -208,8 +215,9 @@ class PredictRequest:
         """
         image = with_file_pixel_size(self.image)
         folder = make_folder(self.home, f"{image.stack.name}-segmented")
-        job = self._job(save_image(image, folder, stop), folder)
-        write_text(RunFolder(folder).job_path, job_to_yaml(job))
+        with removed_unless_done(folder):
+            job = self._job(save_image(image, folder, stop), folder)
+            write_text(RunFolder(folder).job_path, job_to_yaml(job))
         return job
 
     def estimate(self, folder: Path, say: Say, stop: Stop) -> PredictJob:

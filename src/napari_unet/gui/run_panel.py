@@ -33,7 +33,7 @@ from napari_unet.gui.background import Background
 from napari_unet.gui.client import WorkerClient, Workers
 from napari_unet.gui.progress import Messages, Progress
 from napari_unet.jobs import PredictJob, TrainJob
-from napari_unet.retries import GOES_ON, Retries
+from napari_unet.retries import Retries
 from napari_unet.words import listed
 
 __all__ = ["GRACE_MS", "RunPanel", "Work"]
@@ -191,12 +191,12 @@ class RunPanel(QWidget):
         self._client.died.connect(self._on_death)
         self._client.killed.connect(self._on_kill)
         self._enter(_State.RUNNING)
-        self._send()
+        self._send("Starting TensorFlow (a few seconds the first time) …")
 
-    def _send(self) -> None:
+    def _send(self, words: str) -> None:
         assert self._client is not None
         assert self.job is not None
-        self.progress.wait("Starting TensorFlow (a few seconds the first time) …")
+        self.progress.wait(words)
         self._client.run(self.job)
 
     def _on_event(self, event: Event) -> None:
@@ -252,8 +252,8 @@ class RunPanel(QWidget):
 
     def _on_death(self, sentence: str, crashed: bool) -> None:
         if crashed and self._retries is not None and self._retries.take():
-            self.messages.warn(GOES_ON)
-            self._send()
+            # The core says why, and what it does about it, once it has looked at what is there.
+            self._send("The system ended the worker; it is started again …")
             return
         self.messages.error(sentence, self._log() or "The worker printed nothing.")
         self._end("Ended with an error.", None)

@@ -176,7 +176,7 @@ class RunPanel(QWidget):
     def warm(self) -> None:
         """Let a worker import TensorFlow while the user still looks at the settings."""
         if not self.running:
-            self._workers.free().warm()
+            self._workers.warm()
 
     def _offer_kill(self) -> None:
         if self.running:

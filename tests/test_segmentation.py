@@ -191,7 +191,7 @@ def test_a_killed_run_goes_on_with_smaller_tiles_and_keeps_what_it_had(
     assert started.done == 2
     assert sum(isinstance(event, TileDone) for event in events) == started.total - 2
     (warning,) = [event.message for event in events if isinstance(event, Warned)]
-    assert warning.startswith("The last run of this segmentation ended abruptly")
+    assert warning.startswith("The process that computed this segmentation ended abruptly")
     assert "tiles of at most 0.013 megapixels" in warning
     assert not read(tmp_path / "labels.zarr").any()
     assert sorted(path.name for path in (tmp_path / "labels.zarr").iterdir()) == ["0", "zarr.json"]

@@ -11,7 +11,7 @@ from napari_unet import load_model, run, train
 from napari_unet.config import TrainConfig, UNetConfig
 from napari_unet.data.synthetic import cells
 from napari_unet.errors import DataError, FileError, ModelError
-from napari_unet.events import Event, Noted, StepDone, Warned
+from napari_unet.events import Event, Noted, StepDone, TrainStarted, Warned
 from napari_unet.files.run import RunFolder
 from napari_unet.files.tiff import write_tiff
 from napari_unet.jobs import ArraySource, TrainJob
@@ -71,6 +71,15 @@ def test_what_is_odd_in_the_labels_is_told_once_before_training(tiny_job: TrainJ
     assert warnings[0].startswith("The value 65535 is painted on ")
     assert len(notes(events)) == 2
     assert "are painted, all with the value 65535." in notes(events)[0]
+
+
+def test_stopped_before_the_first_step_it_leaves_no_model(tiny_job: TrainJob) -> None:
+    events: list[Event] = []
+    report = run(tiny_job, events.append, lambda: any(isinstance(event, TrainStarted) for event in events))
+    assert report.stopped and report.outputs == {}
+    assert report.message == "Nothing learned yet: stopped before the first step was done."
+    assert not RunFolder(tiny_job.out).model_path.exists()
+    assert run(tiny_job).metrics["steps"] == tiny_job.train.steps
 
 
 def test_labels_with_errors_are_refused_by_the_names_of_layers(tiny_job: TrainJob, tmp_path: Path) -> None:

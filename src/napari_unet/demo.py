@@ -20,6 +20,7 @@ from napari_unet.api import run
 from napari_unet.config import TrainConfig, UNetConfig
 from napari_unet.data.metrics import class_scores
 from napari_unet.data.synthetic import cells
+from napari_unet.errors import ModelError
 from napari_unet.events import Notify, Stop, ignore_events, never_stop
 from napari_unet.files.atomic import make_folder, write_atomically
 from napari_unet.files.image import open_image
@@ -83,6 +84,11 @@ def demonstrate(
     -------
     DemoResult
         Scores beside those of scikit-image's thresholds, and the paths of the files.
+
+    Raises
+    ------
+    ModelError
+        If it was stopped before anything was learned.
     """
     training = [_write_cells(out / "training", seed) for seed in _TRAINING_SEEDS]
     unseen = [_write_cells(out / "unseen", seed) for seed in _UNSEEN_SEEDS]
@@ -94,7 +100,10 @@ def demonstrate(
         train=TrainConfig(minutes=minutes, batch=4, patch=128),
         name="demo cells",
     )
-    model = Path(run(train, notify, stop).outputs["model"])
+    trained = run(train, notify, stop)
+    if "model" not in trained.outputs:
+        raise ModelError(trained.message)
+    model = Path(trained.outputs["model"])
     results = [image.with_name(image.name.replace(".image.", ".result.")) for image, _ in unseen]
     for (image, _), result in zip(unseen, results, strict=True):
         output = Output(kind="labels", path=str(result))

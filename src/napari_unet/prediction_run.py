@@ -364,8 +364,8 @@ def _smaller(job: PredictJob, attempt: Attempt, smallest: float, notify: Notify)
     config = job.config.with_tile(max(smallest, attempt.died_with / 2))
     notify(
         Warned(
-            "The last run of this segmentation ended abruptly, most likely because memory ran out: "
-            f"it goes on with tiles of at most {config.tile_megapixels:.2g} megapixels."
+            "The process that computed this segmentation ended abruptly, most likely because memory ran out: "
+            f"it goes on with tiles of at most {config.tile_megapixels:.2g} megapixels; what is done is kept."
         )
     )
     return config

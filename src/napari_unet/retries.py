@@ -5,13 +5,7 @@ from __future__ import annotations
 from napari_unet.events import Event, PredictStarted
 from napari_unet.jobs import PredictJob, TrainJob
 
-__all__ = ["GOES_ON", "Retries"]
-
-GOES_ON = (
-    "The system ended the worker, most likely because memory ran out. "
-    "It is started again and goes on with smaller tiles; what is done is kept."
-)
-"""Said to the user each time."""
+__all__ = ["Retries"]
 
 _MOST = 3
 
@@ -20,7 +14,7 @@ class Retries:
     """Whether a job goes on after its worker was ended by a signal.
 
     A segmentation that has begun does: its chunks are kept, and its next run sees from what this one left that it
-    died, and takes smaller tiles. A training, an estimate, and labels made of stored probabilities would only die again.
+    died, takes smaller tiles, and says so. A training, an estimate, and labels made of stored probabilities would only die again.
 
     Parameters
     ----------

@@ -102,6 +102,13 @@ def run_training(job: TrainJob, notify: Notify, stop: Stop) -> Report:
         result = train_on(
             dataset, spec, config, start=start, resume=resume, folder=folder, notify=notify, stop=stop
         )
+        if not result.steps:  # an untrained network is no model
+            return Report(
+                "train",
+                seconds=time.monotonic() - started,
+                stopped=result.stopped,
+                message=result.message,
+            )
         save_model_file(folder.model_path, result.model.spec, result.model.arrays())
         metrics = {"steps": float(result.steps)}
         if result.score is not None:

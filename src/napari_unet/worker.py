@@ -41,14 +41,13 @@ from napari_unet.events import (
     Ready,
     Report,
     Stop,
-    Warned,
     from_json,
     ignore_events,
     never_stop,
     to_json,
 )
 from napari_unet.jobs import PredictJob, TrainJob, job_from_yaml
-from napari_unet.retries import GOES_ON, Retries
+from napari_unet.retries import Retries
 
 __all__ = ["COMMAND", "main", "run_in_worker"]
 
@@ -243,7 +242,6 @@ def run_in_worker(
                 f"The worker process died (exit code {end}). What was saved so far is kept: "
                 "run the job again to go on from there, with a smaller tile or patch if memory ran out."
             )
-        notify(Warned(GOES_ON))
     return end
 
 

@@ -158,6 +158,21 @@ def test_workers_hands_out_the_warm_one_and_makes_more(qtbot: Any) -> None:
     qtbot.waitUntil(lambda: not psutil.pid_exists(first_pid), timeout=TIMEOUT)
 
 
+def test_no_worker_is_warmed_beside_one_that_computes(qtbot: Any) -> None:
+    workers = Workers([sys.executable, FAKE, "slow"])
+    dock = object()
+    workers.join(dock)
+    workers.warm()
+    client = workers.free()
+    pid = client.pid
+    assert pid
+    client.run(JOB)
+    workers.warm()
+    assert workers.free().pid == 0
+    workers.leave(dock)
+    qtbot.waitUntil(lambda: not psutil.pid_exists(pid), timeout=TIMEOUT)
+
+
 def test_the_end_of_the_program_neither_kills_nor_hangs(tmp_path: Path) -> None:
     """The worker outlives its parent by the step in hand, and writes its checkpoint."""
     code = f"""

@@ -10,11 +10,19 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from napari.components import Dims, ViewerModel
 from napari.layers import Image, Shapes
 
 from napari_unet.errors import DataError
 from napari_unet.gui.background import Background, Stopped
-from napari_unet.gui.layers import axes_choices, placement, read_image, shape_window, visible_window
+from napari_unet.gui.layers import (
+    axes_choices,
+    mismatch,
+    placement,
+    read_image,
+    shape_window,
+    visible_window,
+)
 from napari_unet.gui.plot import TrainingPlot
 from napari_unet.gui.progress import REDRAW_MS, Messages, Progress
 from napari_unet.words import count, listed, time_left
@@ -195,7 +203,7 @@ def test_a_shapes_window_lies_in_the_image_and_holds_the_shape(
     box = np.array([[z, y, x], [z, y, x + w], [z, y + h, x + w], [z, y + h, x]], float)
     shapes = Shapes([box], shape_type="polygon", scale=(1, scale, scale))
     try:
-        window = shape_window(layer, read_image(layer), shapes)
+        window = shape_window(layer, read_image(layer), shapes, Dims(ndim=3))
     except DataError:
         assert y > 39 or x > 29 or y + h < 0.5 or x + w < 0.5
         return
@@ -209,10 +217,28 @@ def test_a_shapes_window_lies_in_the_image_and_holds_the_shape(
 def test_a_flat_shape_chooses_every_slice() -> None:
     layer = Image(np.zeros((5, 40, 30)))
     shapes = Shapes([np.array([[2, 3], [2, 9], [8, 9], [8, 3]], float)], shape_type="polygon")
-    assert shape_window(layer, read_image(layer), shapes)[0] == (0, 5)
+    assert shape_window(layer, read_image(layer), shapes, Dims(ndim=3))[0] == (0, 5)
+
+
+def test_windows_and_places_are_told_in_the_units_of_the_viewer() -> None:
+    """napari measures in the smallest unit among its layers."""
+    model = ViewerModel()
+    raw = model.add_image(np.zeros((20, 40, 30)), scale=(0.3, 0.5, 0.5), units=("um",) * 3)
+    paint = model.add_labels(np.zeros((20, 40, 30), int), scale=(300, 500, 500), units=("nm",) * 3)
+    box = np.array([[7, 2, 3], [7, 2, 9], [7, 8, 9], [7, 8, 3]], float)
+    drawn = model.add_shapes([box], shape_type="polygon", scale=(300, 500, 500), units=("nm",) * 3)
+    model.dims.set_point(0, 300 * 11)
+    snapshot = read_image(raw)
+    assert visible_window(raw, snapshot, model.dims)[0] == (11, 12)
+    assert shape_window(raw, snapshot, drawn, model.dims) == ((7, 8), (2, 9), (3, 10))
+    assert mismatch(raw, paint, model.dims) == ""
+    paint.scale = (0.3, 0.5, 0.5)
+    assert "lie at different places or scales" in mismatch(raw, paint, model.dims)
+    raw.units = ("pixel",) * 3  # none in common: bare numbers
+    assert mismatch(raw, paint, model.dims) == ""
 
 
 def test_the_visible_slice_counts_over_t_and_z() -> None:
     layer = Image(np.zeros((2, 3, 5, 6)), scale=(1, 10, 1, 1))
-    dims = SimpleNamespace(point=(1, 20, 0, 0))
+    dims = SimpleNamespace(point=(1, 20, 0, 0), units=None)
     assert visible_window(layer, read_image(layer), dims)[0] == (5, 6)

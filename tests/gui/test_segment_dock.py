@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import numpy as np
 import pytest
 from qtpy.QtCore import Qt
 
+from napari_unet.gui import snapshot
+from napari_unet.gui.background import Stopped
 from napari_unet.gui.segment_dock import SegmentDock, find_segment_dock, offer_model
 
 TIMEOUT = 20_000
@@ -168,6 +171,39 @@ def test_a_colour_image_reaches_the_worker_whole(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("refusal", "sentence"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "was not written, because the disk is full"),
+        (Stopped(), "Stopped before it began."),
+    ],
+)
+def test_a_copy_that_does_not_come_to_its_end_is_removed(
+    viewer: Any, qtbot: Any, home: Path, model: Path, monkeypatch: pytest.MonkeyPatch,
+    refusal: Exception, sentence: str,
+) -> None:  # fmt: skip
+    class Target:
+        """Takes one chunk of two."""
+
+        def __init__(self, array: Any) -> None:
+            self.array, self.left = array, 1
+
+        def __setitem__(self, key: Any, value: Any) -> None:
+            self.left -= 1
+            if self.left < 0:
+                raise refusal
+            self.array[key] = value
+
+    create = snapshot._create
+    monkeypatch.setattr(snapshot, "_create", lambda *a: (Target((made := create(*a))[0]), made[1]))
+    dock = _dock(viewer, model)
+    qtbot.mouseClick(dock.panel.start_button, Qt.MouseButton.LeftButton)
+    qtbot.waitUntil(lambda: not dock.panel.running, timeout=TIMEOUT)
+    assert sentence in dock.panel.messages.text
+    assert "unexpected" not in dock.panel.messages.text
+    assert list(home.iterdir()) == []
+
+
+@pytest.mark.parametrize(
     ("layer", "file", "worker"),
     [
         (({"Y": 0.5, "X": 0.5}, "micrometer"), ({}, "pixel"), ({"Y": 0.5, "X": 0.5}, "micrometer")),
@@ -222,6 +258,21 @@ def test_models_of_former_runs_are_remembered(viewer: Any, home: Path, model: Pa
         "2026-01-01-120000-old",
     ]
     assert dock.model.card is not None
+
+
+def test_of_two_models_with_one_name_each_can_be_chosen(viewer: Any, model: Path) -> None:
+    other = model.parent / "other" / model.name
+    other.parent.mkdir()
+    other.write_bytes(model.read_bytes())
+    dock = _dock(viewer, model)
+    assert dock.model.box.current_choice == "cells"
+    dock.choose_model(other)
+    assert dock.model.path == other
+    assert dock.model.box.current_choice == f"cells in {other.parent}"
+    dock.model.box.value = model
+    assert dock.model.path == model
+    dock.choose_model(other)
+    assert dock.model.path == other and len(dock.model.box.choices) == 2
 
 
 def test_offer_model_opens_or_finds_the_dock(viewer: Any, qtbot: Any, model: Path) -> None:

@@ -7,17 +7,23 @@ from typing import Any
 
 import numpy as np
 import pytest
+from napari.layers import Labels
 from qtpy.QtCore import Qt
 
 from napari_unet.config import PredictConfig, UNetConfig
+from napari_unet.events import PredictStarted
 from napari_unet.files.model import save_model_file
+from napari_unet.files.run import RunFolder
 from napari_unet.gui.client import WorkerClient
+from napari_unet.gui.layers import read_labels
+from napari_unet.gui.progress import Progress
+from napari_unet.gui.results import OneMoreAxis
 from napari_unet.gui.segment_dock import SegmentDock
 from napari_unet.jobs import PredictJob
-from napari_unet.retries import GOES_ON
 from napari_unet.spec import OBJECT_CLASSES, ClassInfo, ModelSpec, ObjectDecoding, weight_shapes
 
 TIMEOUT = 20_000
+AGAIN = "The system ended the worker; it is started again …"
 
 
 def _dock(viewer: Any, model: Path) -> SegmentDock:
@@ -65,6 +71,15 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[PredictJob]:
     run = WorkerClient.run
     monkeypatch.setattr(WorkerClient, "run", lambda self, job: (jobs.append(job), run(self, job))[1])
     return jobs
+
+
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What the progress bar said while the end could not be told."""
+    words: list[str] = []
+    wait = Progress.wait
+    monkeypatch.setattr(Progress, "wait", lambda self, said: (words.append(said), wait(self, said))[1])
+    return words
 
 
 def test_each_result_has_a_layer_of_its_own(viewer: Any, qtbot: Any, model: Path) -> None:
@@ -142,6 +157,21 @@ def test_the_buttons_bring_a_region_into_view(viewer: Any, qtbot: Any, model: Pa
     assert row.isHidden()
 
 
+def test_regions_are_found_where_another_layer_has_smaller_units(
+    viewer: Any, qtbot: Any, model: Path
+) -> None:
+    viewer.layers["raw"].units = viewer.layers["paint"].units = ("um",) * 3
+    fine = {"scale": (3000, 500, 500), "translate": (1000, 0, 0), "units": ("nm",) * 3}
+    viewer.add_image(np.zeros((5, 48, 40)), name="fine", **fine)
+    dock = _dock(viewer, model)
+    dock.image.box.value = viewer.layers["raw"]
+    _tick(dock, "entropy")
+    _click(qtbot, dock, dock.panel.start_button)
+    qtbot.mouseClick(dock.regions.next_button, Qt.MouseButton.LeftButton)
+    np.testing.assert_allclose(viewer.dims.point[0], 1000 * (1 + 3 * 1))
+    np.testing.assert_allclose(viewer.camera.center[-2:], (1000 * (2 + 0.5 * 4.5), 1000 * (3 + 0.5 * 7.5)))
+
+
 def test_regions_of_stacks_over_time_lie_in_their_slices(viewer: Any, qtbot: Any, model: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 200, (2, 3, 40, 32), dtype=np.uint8)
     viewer.add_image(pixels, name="film", scale=(1, 4, 0.5, 0.25), translate=(0, 8, 0, 0))
@@ -159,6 +189,80 @@ def test_regions_of_stacks_over_time_lie_in_their_slices(viewer: Any, qtbot: Any
     assert dock.regions.words.text() == "Least sure: 3 of 20"
     np.testing.assert_allclose(viewer.dims.point[1:3], (1, 8))
     np.testing.assert_allclose(viewer.camera.center[-2:], (0.5 * 6.5, 0.25 * 7.5))
+
+
+@pytest.mark.parametrize(
+    ("axes", "shape"),
+    [
+        ("ZCYX", (4, 3, 40, 32)),
+        ("TZCYX", (2, 3, 3, 40, 32)),
+        ("TCZYX", (2, 3, 4, 40, 32)),
+        ("YXC", (6, 32, 3)),
+    ],
+)
+def test_results_follow_the_sliders_where_channels_lie_between(
+    viewer: Any, qtbot: Any, tmp_path: Path, axes: str, shape: tuple[int, ...]
+) -> None:
+    viewer.layers.clear()
+    pixels = np.random.default_rng(0).integers(0, 200, shape, dtype=np.uint8)
+    scale = [{"T": 1, "Z": 4, "C": 2}.get(letter, 0.5) for letter in axes]
+    film = viewer.add_image(pixels, name="film", rgb=False, scale=scale, translate=[3] * len(axes))
+    network = UNetConfig(filters=1, depth=1, channels=3)
+    dock = _dock(viewer, _save(tmp_path / "three.unet", network, ("background", "cell"), axes="YXC"))
+    dock.image.axes.value = axes
+    _tick(dock, "labels", "probabilities", "entropy")
+    _click(qtbot, dock, dock.panel.start_button)
+    assert "Segmented." in dock.panel.messages.text
+    c = axes.index("C")
+    wanted = pixels.take(0, c)  # what the fake worker looks at
+    viewer.layers["film probability"].visible = True
+    for name, values in (("film segmented", wanted > 100), ("film probability", wanted)):
+        layer = viewer.layers[name]
+        np.testing.assert_array_equal(np.asarray(layer.data), np.expand_dims(values, c))
+        np.testing.assert_allclose(layer._extent_world_augmented, film._extent_world_augmented)
+        for step in np.ndindex(*shape[:-2]):
+            viewer.dims.set_current_step(range(len(step)), step)
+            here = tuple(0 if axis == c else n for axis, n in enumerate(step))
+            np.testing.assert_array_equal(layer._slice.image.raw, np.expand_dims(values, c)[here])
+    if axes == "YXC":
+        return
+    viewer.dims.set_current_step(c, 2)
+    for _ in range(3):
+        qtbot.mouseClick(dock.regions.next_button, Qt.MouseButton.LeftButton)
+    slices = [letter for letter in axes if letter in "TZ"]
+    lengths = [shape[axes.index(letter)] for letter in slices]
+    found = dict(zip(slices, [3 * (i + 1) % length for i, length in enumerate(lengths)], strict=True))
+    assert [viewer.dims.current_step[i] for i in range(len(shape) - 2)] == [
+        found.get(letter, 2) for letter in axes[:-2]
+    ]
+    assert np.any(viewer.layers["film where to look"]._data_view._displayed)
+
+
+def test_labels_shown_over_channels_can_be_trained_on(tmp_path: Path) -> None:
+    values = np.arange(24).reshape(2, 3, 4)
+    layer = Labels(values[:, None], scale=(5, 3, 1, 1), axis_labels=("z", "c", "y", "x"))
+    snapshot = read_labels(layer, "ZCYX")
+    assert snapshot.stack.axes == "ZYX" and snapshot.pixel_size == {"Z": 5.0, "Y": 1.0, "X": 1.0}
+    np.testing.assert_array_equal(snapshot.stack.array, values)
+
+
+def test_one_more_axis_is_indexed_as_numpy_does() -> None:
+    values = np.arange(120).reshape(2, 3, 4, 5)
+    for axis in range(5):
+        view, whole = OneMoreAxis(values, axis), np.expand_dims(values, axis)
+        assert (view.shape, view.ndim, view.size) == (whole.shape, whole.ndim, whole.size)
+        np.testing.assert_array_equal(np.asarray(view), whole)
+        for key in (
+            0,
+            ...,
+            slice(None),
+            (..., 0),
+            (0, ..., slice(0, 1)),
+            (slice(0, 1),) * 5,
+            (0,) * 5,
+            (0, slice(None), 0),
+        ):
+            np.testing.assert_array_equal(view[key], whole[key])
 
 
 def test_an_estimate_says_a_sentence_and_writes_nothing(
@@ -320,14 +424,14 @@ def test_every_setting_has_one_row_and_reaches_the_job(
 
 
 def test_a_segmentation_whose_worker_is_ended_by_the_system_goes_on(
-    viewer: Any, qtbot: Any, fake: Any, model: Path, tmp_path: Path
+    viewer: Any, qtbot: Any, fake: Any, model: Path, tmp_path: Path, waits: list[str]
 ) -> None:
     fake("mortal", tmp_path / "deaths")
     dock = _dock(viewer, model)
     _click(qtbot, dock, dock.panel.start_button)
     text = dock.panel.messages.text
     assert (tmp_path / "deaths").read_text() == "xxx"
-    assert text.count(GOES_ON) == 3
+    assert waits.count(AGAIN) == 3 and AGAIN not in text
     assert "Segmented." in text and dock.panel.progress.words.text() == "Done."
     assert [layer.name for layer in viewer.layers] == ["raw", "paint", "raw segmented"]
     np.testing.assert_array_equal(
@@ -336,16 +440,39 @@ def test_a_segmentation_whose_worker_is_ended_by_the_system_goes_on(
     viewer.window.remove_dock_widget("all")
 
 
+def test_a_stopped_segmentation_says_how_to_go_on(
+    viewer: Any, qtbot: Any, home: Path, model: Path, sent: list[PredictJob]
+) -> None:
+    viewer.add_image(np.zeros((60, 8, 8), np.uint8), name="long")
+    dock = _dock(viewer, model)
+    dock.image.box.value = viewer.layers["long"]
+    _tick(dock, "labels", "probabilities")
+    dock.panel.happened.connect(
+        lambda event: dock.panel.stop() if isinstance(event, PredictStarted) else None
+    )
+    _click(qtbot, dock, dock.panel.start_button)
+    (run,) = home.iterdir()
+    assert RunFolder(run).read_job() == sent[-1]
+    sentence = "To go on with it: napari-unet run"
+    assert dock.panel.messages.text.endswith(f"{sentence} {run / 'job.yaml'}")
+    dock.panel.happened.disconnect()
+    dock.image.box.value = viewer.layers["raw"]
+    _click(qtbot, dock, dock.panel.start_button)
+    _click(qtbot, dock, dock.label_rows.button)
+    assert dock.panel.messages.text.count(sentence) == 1, "what is done has nothing to go on with"
+
+
 @pytest.mark.parametrize(
     ("mode", "again", "sentence"),
     [("die", 3, "was killed by the system"), ("exit", 0, "exit code 3: a line for the log")],
 )
 def test_it_does_not_go_on_for_ever(
-    viewer: Any, qtbot: Any, fake: Any, model: Path, mode: str, again: int, sentence: str
+    viewer: Any, qtbot: Any, fake: Any, model: Path, mode: str, again: int, sentence: str, waits: list[str]
 ) -> None:
     fake(mode)
     dock = _dock(viewer, model)
     _click(qtbot, dock, dock.panel.start_button)
-    assert dock.panel.messages.text.count(GOES_ON) == again
+    assert waits.count(AGAIN) == again
     assert sentence in dock.panel.messages.text
+    assert "To go on with it: napari-unet run" in dock.panel.messages.text
     assert dock.panel.progress.words.text() == "Ended with an error."

@@ -262,6 +262,11 @@ class Workers:
             self._clients += idle
         return max(idle, key=lambda client: client.pid != 0)
 
+    def warm(self) -> None:
+        """Let a worker import TensorFlow ahead of its job; not beside one that computes, which needs the memory."""
+        if not any(client.busy for client in self._clients):
+            self.free().warm()
+
     def join(self, user: object) -> None:
         """Note that a dock uses these workers."""
         self._users.add(user)

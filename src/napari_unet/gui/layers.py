@@ -7,11 +7,13 @@ copied: once a `Snapshot` is taken, its layer may be painted on, renamed or remo
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from napari.utils.transforms import Affine
+from numpy.typing import NDArray
 from pint import DimensionalityError
 
 from napari_unet.data.axes import Stack, guess_axes
@@ -29,10 +31,12 @@ __all__ = [
     "axes_choices",
     "describe",
     "mismatch",
+    "own_units",
     "placement",
     "read_image",
     "read_labels",
     "shape_window",
+    "shown_axes",
     "visible_window",
 ]
 
@@ -91,7 +95,11 @@ def read_labels(layer: Labels, image_axes: str) -> Snapshot:
         Letters of the image it was painted on, which its own axes follow where they can.
     """
     pixels = np.array(level0(layer))
-    axes = image_axes.replace("C", "").replace("S", "")
+    plain = image_axes.replace("S", "")
+    axes = plain.replace("C", "")
+    if pixels.ndim == len(plain) > len(axes) and pixels.shape[c := plain.index("C")] == 1:
+        snapshot = _snapshot(layer, pixels, plain)  # as results are shown
+        return replace(snapshot, stack=replace(snapshot.stack, array=pixels.squeeze(c), axes=axes))
     if len(axes) != pixels.ndim:
         axes = guess_axes(pixels.shape, labels=layer.axis_labels)
     return _snapshot(layer, pixels, axes)
@@ -137,7 +145,28 @@ def describe(snapshot: Snapshot) -> str:
     return ", ".join(parts)
 
 
-def mismatch(image: Image, labels: Labels) -> str:
+def own_units(layer: Layer, dims: Dims) -> NDArray[np.float64]:
+    """Return how many of a layer's units one of the viewer's is, along the axes of the layer.
+
+    The viewer measures in units that its layers share, the smallest of theirs; a layer by itself
+    knows only its own. Where they have none in common, the viewer takes bare numbers.
+
+    Parameters
+    ----------
+    layer : napari.layers.Layer
+        A layer of the viewer.
+    dims : napari.components.Dims
+        The viewer's sliders.
+    """
+    if dims.units is None:
+        return np.ones(layer.ndim)
+    shared = dims.units[-layer.ndim :]
+    return np.array(
+        [float((1 * unit).to(own).magnitude) for unit, own in zip(shared, layer.units, strict=True)]
+    )
+
+
+def mismatch(image: Image, labels: Labels, dims: Dims) -> str:
     """Say that labels do not lie on their image, though their shapes match; empty if they do.
 
     Shapes decide what trains; places in the viewer tell the user that two layers may not belong
@@ -145,12 +174,25 @@ def mismatch(image: Image, labels: Labels) -> str:
     """
     if image.ndim != labels.ndim or image.multiscale or labels.multiscale:
         return ""
-    if np.allclose(image.extent.world, labels.extent.world, rtol=1e-3, atol=1e-9):
+    here, there = (layer.extent.world / own_units(layer, dims) for layer in (image, labels))
+    if np.allclose(here, there, rtol=1e-3, atol=1e-9):
         return ""
     return (
         f"Labels {labels.name!r} and image {image.name!r} have the same shape, but lie at different places or scales "
         "in the viewer. They are matched pixel by pixel."
     )
+
+
+def shown_axes(stack: Stack) -> str:
+    """Return the letters of a result's axes as it is shown over its source.
+
+    napari aligns layers by their last axes. So channels before all other axes are left out, but an
+    axis of channels behind slices stays, with one channel that lies over all of the source's.
+    """
+    axes = stack.axes.replace("S", "")
+    if axes.find("C") > 0 and axes.replace("C", "") == stack.out_axes:
+        return axes
+    return stack.out_axes
 
 
 def placement(layer: Layer, axes: str, out_axes: str, *, classes: bool = False) -> dict[str, Any]:
@@ -163,7 +205,7 @@ def placement(layer: Layer, axes: str, out_axes: str, *, classes: bool = False) 
     axes : str
         Letters of the source's axes.
     out_axes : str
-        Letters of the result's, a part of the source's.
+        Letters of the result's, a part of the source's; with C, its one channel lies over all of the source's.
     classes : bool
         True if the result has one more axis in front, for classes.
 
@@ -174,11 +216,14 @@ def placement(layer: Layer, axes: str, out_axes: str, *, classes: bool = False) 
     """
     kept = [axes.replace("S", "").index(letter) for letter in out_axes]
     units, labels = [layer.units[i] for i in kept], [layer.axis_labels[i] for i in kept]
-    if kept == list(range(layer.ndim)) and not classes:
+    if kept == list(range(layer.ndim)) and not classes and "C" not in out_axes:
         own = {name: getattr(layer, name) for name in ("scale", "translate", "rotate", "shear")}
         return {**own, "affine": layer.affine.affine_matrix, "units": units, "axis_labels": labels}
     inner = Affine(scale=layer.scale, translate=layer.translate, rotate=layer.rotate, shear=layer.shear)
     matrix, outer = _select(inner.affine_matrix, kept), _select(layer.affine.affine_matrix, kept)
+    if "C" in out_axes:
+        matrix = _over_all(matrix, out_axes.index("C"), level0(layer).shape[axes.index("C")])
+        labels = list(out_axes.lower())
     if classes:
         matrix, outer = _with_axis(matrix), _with_axis(outer)
         units, labels = ["pixel", *units], ["class", *labels]
@@ -193,6 +238,13 @@ def _select(matrix: np.ndarray, kept: Sequence[int]) -> np.ndarray:
     """Keep some axes of a homogeneous matrix."""
     rows = [*kept, len(matrix) - 1]
     return matrix[np.ix_(rows, rows)]
+
+
+def _over_all(matrix: np.ndarray, axis: int, length: int) -> np.ndarray:
+    """Let one pixel along an axis cover what `length` pixels did."""
+    wide = np.eye(len(matrix))
+    wide[axis, axis], wide[axis, -1] = length, (length - 1) / 2
+    return matrix @ wide
 
 
 def _with_axis(matrix: np.ndarray) -> np.ndarray:
@@ -214,13 +266,14 @@ def visible_window(layer: Image, snapshot: Snapshot, dims: Dims) -> Window:
     dims : napari.components.Dims
         The viewer's sliders.
     """
-    at = dict(zip(snapshot.stack.axes, layer.world_to_data(dims.point), strict=False))
+    point = np.array(dims.point)[-layer.ndim :] * own_units(layer, dims)
+    at = dict(zip(snapshot.stack.axes, layer.world_to_data(point), strict=False))
     n = _slice_number(snapshot.stack, [at[letter] for letter in snapshot.stack.slice_axes])
     _, height, width, _ = snapshot.stack.shape
     return (n, n + 1), (0, height), (0, width)
 
 
-def shape_window(layer: Image, snapshot: Snapshot, shapes: Shapes) -> Window:
+def shape_window(layer: Image, snapshot: Snapshot, shapes: Shapes, dims: Dims) -> Window:
     """Return the box around drawn shapes: the selected ones, or all.
 
     Shapes drawn on one slice choose that slice; shapes without slices choose the whole stack.
@@ -235,7 +288,9 @@ def shape_window(layer: Image, snapshot: Snapshot, shapes: Shapes) -> Window:
         raise DataError(
             f"Shapes layer {shapes.name!r} is empty. Draw a rectangle around what to segment, or choose the whole stack."
         )
-    corners = np.array([layer.world_to_data(shapes.data_to_world(point)) for point in np.concatenate(chosen)])
+    points = [shapes.data_to_world(point) / own_units(shapes, dims) for point in np.concatenate(chosen)]
+    n = min(layer.ndim, shapes.ndim)
+    corners = np.array([layer.world_to_data(point[-n:] * own_units(layer, dims)[-n:]) for point in points])
     low = dict(zip(snapshot.stack.axes, corners.min(axis=0), strict=False))
     high = dict(zip(snapshot.stack.axes, corners.max(axis=0), strict=False))
     slices, height, width, _ = snapshot.stack.shape

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -107,7 +108,12 @@ class ModelRows:
 
     def _choices(self, _widget: object) -> list[tuple[str, Path]]:
         paths = dict.fromkeys([*self._offered, *_models_in(runs_home())])
-        return [(_label(path), path) for path in paths]
+        often = Counter(map(_label, paths))
+        # Of two items with one text only one could be chosen.
+        return [
+            (_label(path) if often[_label(path)] == 1 else f"{_label(path)} in {path.parent}", path)
+            for path in paths
+        ]
 
     def _show_card(self) -> None:
         self.card = None

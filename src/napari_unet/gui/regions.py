@@ -10,6 +10,8 @@ import numpy as np
 from napari.layers import Shapes
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QWidget
 
+from napari_unet.gui.layers import own_units
+
 if TYPE_CHECKING:
     import napari.viewer
     from numpy.typing import NDArray
@@ -22,7 +24,7 @@ Regions = Sequence[tuple[tuple[int, ...], tuple[int, int], tuple[int, int], floa
 _SHOWN = 20
 
 
-def regions_layer(regions: Regions, name: str, place: dict[str, Any]) -> Shapes:
+def regions_layer(regions: Regions, name: str, place: dict[str, Any], gap: int | None = None) -> Shapes:
     """Make a layer of rectangles, numbered from the least sure one.
 
     Parameters
@@ -33,11 +35,14 @@ def regions_layer(regions: Regions, name: str, place: dict[str, Any]) -> Shapes:
         Of the layer.
     place : dict
         From `placement`.
+    gap : int, optional
+        Which axis of the layer is that of channels, if it has one.
     """
     shown = regions[:_SHOWN]
     unsure = [value for *_, value in shown]
+    corners = [_corners(index, y, x) for index, y, x, _ in shown]
     return Shapes(
-        [_corners(index, y, x) for index, y, x, _ in shown],
+        corners if gap is None else [np.insert(one, gap, 0, axis=1) for one in corners],
         shape_type="rectangle",
         name=name,
         features={"rank": np.arange(1, len(shown) + 1), "unsure": unsure},
@@ -72,7 +77,7 @@ def look_at(viewer: napari.viewer.Viewer, point: Sequence[float]) -> None:
     viewer : napari.viewer.Viewer
         The viewer.
     point : sequence of float
-        World coordinates along the viewer's last axes.
+        World coordinates along the viewer's last axes, in its units.
     """
     dims = viewer.dims
     whole = np.array(dims.point, dtype=float)
@@ -142,5 +147,10 @@ class RegionRow(QWidget):
         layer = self.layer
         if layer is not None:
             self._at = 0 if self._at is None else (self._at + step) % layer.nshapes
-            look_at(self._viewer, layer.data_to_world(layer.data[self._at].mean(axis=0)))
+            own, dims = own_units(layer, self._viewer.dims), self._viewer.dims
+            middle = layer.data[self._at].mean(axis=0)
+            here = layer.world_to_data(np.array(dims.point)[-layer.ndim :] * own)
+            # A slice that is in view stays: the one channel of regions lies over all of the image's.
+            middle = np.where(np.round(here) == np.round(middle), here, middle)
+            look_at(self._viewer, (np.array(layer.data_to_world(middle)) / own).tolist())
         self.refresh()

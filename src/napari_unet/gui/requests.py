@@ -20,11 +20,19 @@ from napari_unet.config import PredictConfig, TrainConfig, UNetConfig
 from napari_unet.data.instances import Window
 from napari_unet.data.labels import MAX_CLASSES, as_integers, fit_class_map
 from napari_unet.errors import FileError
+from napari_unet.files.atomic import write_text
 from napari_unet.files.image import Image
 from napari_unet.files.model import read_card
 from napari_unet.files.run import RunFolder
-from napari_unet.gui.snapshot import Snapshot, make_folder, save_image, stand_in, with_file_pixel_size
-from napari_unet.jobs import ArraySource, Output, OutputKind, PredictJob, TrainJob
+from napari_unet.gui.snapshot import (
+    Snapshot,
+    make_folder,
+    removed_unless_done,
+    save_image,
+    stand_in,
+    with_file_pixel_size,
+)
+from napari_unet.jobs import ArraySource, Output, OutputKind, PredictJob, TrainJob, job_to_yaml
 from napari_unet.preview import Preview, preview
 from napari_unet.spec import ClassInfo
 from napari_unet.training_run import model_file
@@ -196,7 +204,7 @@ class PredictRequest:
     home: Path
 
     def prepare(self, say: Say, stop: Stop) -> PredictJob:
-        """Make the image readable for the worker.
+        """Make the image readable for the worker, and keep the job beside it, to go on with after an end that comes early.
 
         Raises
         ------
@@ -207,7 +215,10 @@ class PredictRequest:
         """
         image = with_file_pixel_size(self.image)
         folder = make_folder(self.home, f"{image.stack.name}-segmented")
-        return self._job(save_image(image, folder, stop), folder)
+        with removed_unless_done(folder):
+            job = self._job(save_image(image, folder, stop), folder)
+            write_text(RunFolder(folder).job_path, job_to_yaml(job))
+        return job
 
     def estimate(self, folder: Path, say: Say, stop: Stop) -> PredictJob:
         """Make a job that only says what this would take; the worker needs no pixel for it.

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from math import prod
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
+import numpy as np
 from napari.layers import Image, Labels
 from napari.utils.colormaps import DirectLabelColormap
 from qtpy.QtCore import QObject, QTimer
 
 from napari_unet.files.results import watch_result
-from napari_unet.gui.layers import placement
+from napari_unet.gui.layers import placement, shown_axes
 from napari_unet.gui.regions import regions_layer
 from napari_unet.gui.snapshot import Snapshot
 from napari_unet.region_table import read_regions
@@ -21,8 +23,9 @@ from napari_unet.spec import ModelSpec
 if TYPE_CHECKING:
     import napari.viewer
     from napari.layers import Layer, Shapes
+    from numpy.typing import NDArray
 
-__all__ = ["LiveLayers", "Results", "labels_layer", "map_layer"]
+__all__ = ["LiveLayers", "OneMoreAxis", "Results", "labels_layer", "map_layer"]
 
 _REFRESH_MS = 400
 _SHARE = 10
@@ -105,6 +108,39 @@ def map_layer(kind: str, array: Any, name: str, place: dict[str, Any]) -> Image:
     )
 
 
+class OneMoreAxis:
+    """A view of an array with one more axis, of length 1; it reads what is asked for, when it is.
+
+    Parameters
+    ----------
+    array : array-like
+        May still be filling.
+    axis : int
+        Where the new axis is.
+    """
+
+    def __init__(self, array: Any, axis: int) -> None:
+        self._array, self._axis = array, axis
+        self.dtype = np.dtype(array.dtype)
+        self.shape = (*array.shape[:axis], 1, *array.shape[axis:])
+        self.ndim, self.size = len(self.shape), prod(self.shape)
+
+    def __getitem__(self, key: Any) -> NDArray[Any]:
+        """Read a part; as numpy, for integers, slices and an ellipsis."""
+        keys = list(key) if isinstance(key, tuple) else [key]
+        missing = [slice(None)] * (self.ndim - sum(one is not Ellipsis for one in keys))
+        at = next((i for i, one in enumerate(keys) if one is Ellipsis), len(keys))
+        keys[at : at + 1] = missing
+        mine = keys.pop(self._axis)
+        before = sum(isinstance(one, slice) for one in keys[: self._axis])
+        pixels = np.expand_dims(np.asarray(self._array[tuple(keys)]), before)
+        return pixels[(slice(None),) * before + (mine,)]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        """Read all of it."""
+        return np.asarray(self[...], dtype=dtype)
+
+
 class Results:
     """The layers of one run, placed as its source lay when it was asked for; that may be gone by now.
 
@@ -121,11 +157,12 @@ class Results:
     """
 
     def __init__(self, viewer: napari.viewer.Viewer, layer: Image, image: Snapshot, card: ModelSpec) -> None:
-        axes, out_axes = image.stack.axes, image.stack.out_axes
+        axes, shown = image.stack.axes, shown_axes(image.stack)
         self.name = image.stack.name
-        self._viewer, self._card, self._ndim = viewer, card, len(out_axes)
-        self._flat = placement(layer, axes, out_axes)
-        self._deep = placement(layer, axes, out_axes, classes=True)
+        self._viewer, self._card, self._ndim = viewer, card, len(image.stack.out_axes)
+        self._gap = shown.index("C") if "C" in shown else None
+        self._flat = placement(layer, axes, shown)
+        self._deep = placement(layer, axes, shown, classes=True)
         self._labels: ref[Labels] | None = None
         self.empty = True
 
@@ -145,7 +182,7 @@ class Results:
         if layer is None or layer not in self._viewer.layers:
             self._add("labels", array)
             return
-        layer.data = array
+        layer.data = self._shown(array)
         layer.editable = False  # napari lets any new data be edited
 
     def add_regions(self, path: str) -> Shapes | None:
@@ -154,20 +191,26 @@ class Results:
         if not regions:
             return None
         shapes: Shapes = self._viewer.add_layer(
-            regions_layer(regions, f"{self.name} where to look", self._flat)
+            regions_layer(regions, f"{self.name} where to look", self._flat, self._gap)
         )
         return shapes
 
     def _add(self, kind: str, array: Any) -> Layer:
         layer: Layer
         if kind == "labels":
-            layer = labels_layer(array, self._card, f"{self.name} segmented", self._flat)
+            layer = labels_layer(self._shown(array), self._card, f"{self.name} segmented", self._flat)
             self._labels = ref(layer)
         else:
             place = self._deep if array.ndim > self._ndim else self._flat
-            layer = map_layer(kind, array, self.name, place)
+            layer = map_layer(kind, self._shown(array), self.name, place)
         added: Layer = self._viewer.add_layer(layer)
         return added
+
+    def _shown(self, array: Any) -> Any:
+        """Give an array the axis of channels that it needs to lie on the sliders of its source."""
+        if self._gap is None:
+            return array
+        return OneMoreAxis(array, self._gap + array.ndim - self._ndim)
 
 
 class LiveLayers(QObject):

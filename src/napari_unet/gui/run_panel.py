@@ -8,19 +8,32 @@ its events come back. Whatever goes wrong on the way ends in one sentence.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from enum import Enum
 from pathlib import Path
 
 from qtpy.QtCore import QTimer, Signal
 from qtpy.QtWidgets import QHBoxLayout, QPushButton, QVBoxLayout, QWidget
 
-from napari_unet.errors import NapariUNetError
-from napari_unet.events import Event, Failed, Finished, Noted, Report, StepDone, TileDone, Warned
+from napari_unet.errors import FileError, NapariUNetError
+from napari_unet.events import (
+    Event,
+    Failed,
+    Finished,
+    Noted,
+    PredictStarted,
+    Report,
+    StepDone,
+    TileDone,
+    TrainStarted,
+    Warned,
+)
+from napari_unet.files.run import RunFolder
 from napari_unet.gui.background import Background
 from napari_unet.gui.client import WorkerClient, Workers
 from napari_unet.gui.progress import Messages, Progress
 from napari_unet.jobs import PredictJob, TrainJob
-from napari_unet.retries import GOES_ON, Retries
+from napari_unet.retries import Retries
 from napari_unet.words import listed
 
 __all__ = ["GRACE_MS", "RunPanel", "Work"]
@@ -74,6 +87,7 @@ class RunPanel(QWidget):
         self._client: WorkerClient | None = None
         self.job: TrainJob | PredictJob | None = None
         self._retries: Retries | None = None
+        self._begun = False
         self._background = Background(self)
         self._background.done.connect(self._on_prepared)
         self._background.failed.connect(self._on_failure)
@@ -137,6 +151,7 @@ class RunPanel(QWidget):
         except NapariUNetError as error:
             self.messages.error(str(error))
             return
+        self._begun = False
         self.messages.forget_details()
         self._enter(_State.PREPARING)
         self.progress.wait("Saving what was painted …" if self._noun == "training" else "Reading the image …")
@@ -161,7 +176,7 @@ class RunPanel(QWidget):
     def warm(self) -> None:
         """Let a worker import TensorFlow while the user still looks at the settings."""
         if not self.running:
-            self._workers.free().warm()
+            self._workers.warm()
 
     def _offer_kill(self) -> None:
         if self.running:
@@ -176,17 +191,18 @@ class RunPanel(QWidget):
         self._client.died.connect(self._on_death)
         self._client.killed.connect(self._on_kill)
         self._enter(_State.RUNNING)
-        self._send()
+        self._send("Starting TensorFlow (a few seconds the first time) …")
 
-    def _send(self) -> None:
+    def _send(self, words: str) -> None:
         assert self._client is not None
         assert self.job is not None
-        self.progress.wait("Starting TensorFlow (a few seconds the first time) …")
+        self.progress.wait(words)
         self._client.run(self.job)
 
     def _on_event(self, event: Event) -> None:
         if self._retries is not None:
             self._retries.hear(event)
+        self._begun = self._begun or isinstance(event, TrainStarted | PredictStarted)
         match event:
             case StepDone(step, steps, _, seconds_left):
                 self.progress.show_step(step, steps, "Step", seconds_left)
@@ -220,14 +236,24 @@ class RunPanel(QWidget):
             place = folder if len(kinds) > 1 else outputs[kinds[0]]
             self.messages.say(f"Saved {listed(kinds)}:", place)
 
+    def _say_how_to_go_on(self) -> None:
+        """Name the file with which a run that has begun goes on where it is."""
+        if not self._begun or self.job is None:
+            return
+        place = self.job.out if isinstance(self.job, TrainJob) else Path(self.job.outputs[0].path).parent
+        folder = RunFolder(place)
+        with suppress(FileError):  # no such file, and so nothing to go on with
+            if folder.read_job() == self.job:
+                self.messages.say("To go on with it: napari-unet run", folder.job_path)
+
     def _on_failure(self, sentence: str, details: str) -> None:
         self.messages.error(sentence, details)
         self._end("Ended with an error.", None)
 
     def _on_death(self, sentence: str, crashed: bool) -> None:
         if crashed and self._retries is not None and self._retries.take():
-            self.messages.warn(GOES_ON)
-            self._send()
+            # The core says why, and what it does about it, once it has looked at what is there.
+            self._send("The system ended the worker; it is started again …")
             return
         self.messages.error(sentence, self._log() or "The worker printed nothing.")
         self._end("Ended with an error.", None)
@@ -259,5 +285,7 @@ class RunPanel(QWidget):
             self._client.killed.disconnect(self._on_kill)
             self._client = None
         self._enter(_State.IDLE)
+        if report is None or report.stopped:
+            self._say_how_to_go_on()
         self.progress.rest(words, full=report is not None and not report.stopped)
         self.ended.emit(report)

@@ -195,7 +195,7 @@ class SegmentDock(Column):
                     raise DataError(
                         "No shapes layer is chosen. Add a shapes layer and draw a rectangle around what to segment."
                     )
-                return shape_window(layer, image, self.shapes.value)
+                return shape_window(layer, image, self.shapes.value, self._viewer.dims)
         return None
 
     def _on_start(self) -> None:

@@ -6,7 +6,9 @@ Runs beside the viewer and knows neither napari nor Qt.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from os import environ
@@ -23,7 +25,15 @@ from napari_unet.files.results import create_result
 from napari_unet.gui.background import Stopped
 from napari_unet.jobs import ArraySource
 
-__all__ = ["Snapshot", "make_folder", "runs_home", "save_image", "stand_in", "with_file_pixel_size"]
+__all__ = [
+    "Snapshot",
+    "make_folder",
+    "removed_unless_done",
+    "runs_home",
+    "save_image",
+    "stand_in",
+    "with_file_pixel_size",
+]
 
 _CHUNK = 512
 
@@ -114,7 +124,7 @@ def save_image(snapshot: Snapshot, folder: Path, stop: Callable[[], bool]) -> Ar
     """Make an image readable for another process.
 
     Where its pixels equal those of the file it came from, that file; else a copy in the run
-    folder, written chunk by chunk.
+    folder, written chunk by chunk; a copy that does not come to its end is removed.
 
     Parameters
     ----------
@@ -146,7 +156,18 @@ def save_image(snapshot: Snapshot, folder: Path, stop: Callable[[], bool]) -> Ar
         place.mkdir()
     except OSError as error:
         raise file_error(place, error) from error
-    return _copy(snapshot, place / f"{_tidy(snapshot.stack.name) or 'image'}.zarr", stop)
+    with removed_unless_done(place):
+        return _copy(snapshot, place / f"{_tidy(snapshot.stack.name) or 'image'}.zarr", stop)
+
+
+@contextmanager
+def removed_unless_done(folder: Path) -> Iterator[None]:
+    """Remove a folder that was made for what then failed, or that the user stopped."""
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def _equals_file(snapshot: Snapshot, path: Path, stop: Callable[[], bool]) -> bool:
@@ -238,5 +259,8 @@ def _copy(snapshot: Snapshot, path: Path, stop: Callable[[], bool]) -> ArraySour
                 where = {"Y": slice(top, top + _CHUNK), "X": slice(left, left + _CHUNK), sample: slice(None)}
                 pixels = np.moveaxis(stack.read(n, where["Y"], where["X"]), -1, 0)
                 key = tuple(int(index[letter]) if letter in index else where[letter] for letter in axes)
-                target[key] = pixels if sample else pixels[0]
+                try:
+                    target[key] = pixels if sample else pixels[0]
+                except OSError as error:
+                    raise file_error(path, error) from error
     return ArraySource(path=str(path), axes=axes)

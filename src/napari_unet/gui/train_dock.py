@@ -197,7 +197,7 @@ class TrainDock(Column):
             pixel_size=self.more.values()["pixel_size"],
             name=self.form["name"].value.strip(),
         )
-        if warning := mismatch(self.image.layer, layer):
+        if warning := mismatch(self.image.layer, layer, self._viewer.dims):
             self.panel.messages.warn(warning)
         return request
 

@@ -40,7 +40,7 @@ def test_what_is_left_open_is_chosen_told_and_kept(tiny_job: TrainJob) -> None:
     events: list[Event] = []
     run(open_settings(tiny_job), events.append)
     told = notes(events)
-    assert [sentence.split()[0] for sentence in told[2:6]] == ["A", "Patches", "16", "Computed"]
+    assert [sentence.split()[0] for sentence in told[2:7]] == ["A", "Patches", "16", "Learning", "Computed"]
     assert told[0].endswith("% of the pixels are painted, all with the value 1.")
     assert told[1].startswith("Each painted value is taken for a class of pixels, because ")
     assert "Patches of 64 pixels: the shorter side of the images is about 64 pixels." in told

@@ -178,6 +178,24 @@ def test_several_images_go_into_a_folder_by_name(
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.ome.tif", "b.ome.tif"]
 
 
+def test_raw_images_are_never_overwritten(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    raw = tmp_path / "raw" / "a.ome.tif"
+    raw.parent.mkdir()
+    write_tiff(raw, np.ones((20, 30), np.uint8), "YX")
+    before = raw.read_bytes()
+    for image, out, flags in (
+        (raw.parent, raw.parent, ["--overwrite"]),
+        (raw.parent, raw.parent, []),
+        (raw, raw, ["--overwrite"]),
+    ):
+        code, _, err = call(capfd, "predict", "m.unet", str(image), "--out", str(out), *flags)
+        assert code == 2
+        assert "a.ome.tif is what is read, and would be replaced by the result" in err
+    code, _, err = call(capfd, "relabel", "m.unet", str(raw), "--out", str(raw), "--overwrite")
+    assert (code, "is what is read" in err) == (2, True)
+    assert raw.read_bytes() == before
+
+
 def test_membranes_are_scored_as_in_the_challenge(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     truth = np.full((40, 40), 255, np.uint8)
     truth[20] = 0

@@ -213,7 +213,7 @@ def predict(
     template = PredictJob(
         model=str(model.absolute()),
         image=_source(out, axes),
-        outputs=(Output(path="of-each.zarr"),),
+        outputs=(Output(path=str(out.absolute() / "of-each.zarr")),),
         window=None if window is None else (window[0:2], window[2:4], window[4:6]),
         config=config,
         overwrite=overwrite,

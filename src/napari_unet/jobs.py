@@ -6,6 +6,9 @@ replayed from its file: ``napari-unet run JOB.yaml``.
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
@@ -184,12 +187,28 @@ class PredictJob(Settings):
                 raise ConfigError(
                     f"{output.path}: an output is a .zarr folder or an .ome.tif file; give it one of these endings."
                 )
+            if _is_within(self.image.path, output.path):
+                raise ConfigError(
+                    f"{output.path} is what is read, and would be replaced by the result: "
+                    "write the result to another name or folder."
+                )
         for axis, (start, stop) in zip(("slice", "y", "x"), self.window or (), strict=False):
             if not 0 <= start < stop:
                 raise ConfigError(
                     f"The window's {axis} range {start} to {stop} is empty: its stop must be above its start, from 0 up."
                 )
         return self
+
+
+def _is_within(path: str, place: str) -> bool:
+    """Whether a path is a place, or lies in it, by whatever names."""
+    inner, outer = Path(os.path.realpath(path)), Path(os.path.realpath(place))
+    if outer == inner or outer in inner.parents:
+        return True
+    with suppress(OSError):  # one of them isn't there
+        # Only the file system knows whether upper and lower case are the same to it.
+        return inner.samefile(outer)
+    return False
 
 
 Job = Annotated[TrainJob | PredictJob, Field(discriminator="kind")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -47,6 +48,13 @@ _predict_jobs = st.builds(
 @given(st.one_of(_train_jobs, _predict_jobs))
 def test_a_job_comes_back_from_yaml(job: TrainJob | PredictJob) -> None:
     assert job_from_yaml(job_to_yaml(job)) == job
+    assert job_from_yaml(json.dumps(job.model_dump(mode="json"))) == job
+
+
+def test_characters_outside_the_basic_plane_come_back() -> None:
+    job = _predict(image={"path": "🧫/𠮷.tif"})
+    assert job_from_yaml(job_to_yaml(job)) == job
+    assert job_from_yaml(json.dumps(job.model_dump(mode="json"))) == job
 
 
 @pytest.mark.parametrize(

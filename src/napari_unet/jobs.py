@@ -6,6 +6,7 @@ replayed from its file: ``napari-unet run JOB.yaml``.
 
 from __future__ import annotations
 
+import json
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -26,6 +27,7 @@ __all__ = [
     "OutputKind",
     "PredictJob",
     "TrainJob",
+    "job_from_content",
     "job_from_yaml",
     "job_to_yaml",
 ]
@@ -227,10 +229,25 @@ def job_from_yaml(text: str) -> TrainJob | PredictJob:
     ConfigError
         If the text is not YAML, or not a job.
     """
+    content: Any
     try:
-        content: Any = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"This is not YAML: {' '.join(str(error).split())}.") from None
+        content = json.loads(text)  # of "\ud83d\ude00" YAML would read each half alone
+    except ValueError:
+        try:
+            content = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"This is not YAML: {' '.join(str(error).split())}.") from None
+    return job_from_content(content)
+
+
+def job_from_content(content: Any) -> TrainJob | PredictJob:
+    """Read a job from what YAML or JSON gave.
+
+    Raises
+    ------
+    ConfigError
+        If it is not a job.
+    """
     if not isinstance(content, dict) or content.get("kind") not in ("train", "predict"):
         raise ConfigError("This is not a job: it needs 'kind: train' or 'kind: predict'.")
     cls = TrainJob if content["kind"] == "train" else PredictJob

@@ -188,7 +188,8 @@ def predict(
 ) -> None:
     """Segment images with a model.
 
-    The same command goes on with an interrupted run; of several images, those whose results are there are left out.
+    The same command goes on with an interrupted run; of several images, those whose results are there are left out, and one
+    that cannot be used does not hold up the others.
 
     Parameters
     ----------
@@ -217,7 +218,7 @@ def predict(
     json
         Print events and the result as lines of JSON.
     """
-    from napari_unet.batch import is_there, jobs_for
+    from napari_unet.batch import is_there, jobs_for, run_each
 
     template = PredictJob(
         model=str(model.absolute()),
@@ -233,9 +234,7 @@ def predict(
     if len(left) < len(jobs) and not json:
         screen.print(f"Already there and left as is: {count(len(jobs) - len(left), 'result')}.", style="dim")
     with running(json, workers, scheduler) as run_one:
-        for job in left:
-            if run_one(job).stopped:
-                break
+        run_each(left, run_one, show_error)
 
 
 @app.command

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from napari_unet.config import TrainConfig, UNetConfig
 from napari_unet.data.advice import advise, look
 from napari_unet.data.axes import Stack
-from napari_unet.data.dataset import Dataset, prepare
+from napari_unet.data.dataset import Dataset, fingerprints, prepare
 from napari_unet.errors import FileError
 from napari_unet.events import (
     Event,
@@ -61,6 +61,7 @@ def run_training(job: TrainJob, notify: Notify, stop: Stop) -> Report:
     with RunFolder(job.out).create(job) as folder, _logging_to(folder.log_path, job):
         images = [open_source(source) for source in job.images]
         labels = [open_source(source) for source in job.labels]
+        opened = images, labels
         found = check_opened(
             images,
             labels,
@@ -87,7 +88,7 @@ def run_training(job: TrainJob, notify: Notify, stop: Stop) -> Report:
         )
         if stop():
             return Report("train", seconds=time.monotonic() - started, stopped=True, message=_NOTHING_YET)
-        resume = folder.load_checkpoint()
+        resume = _resume(folder, job, *opened, dataset)
         # Where a run goes on, the model it began with isn't needed any more, and may be gone.
         start = read_start(job.start_from) if job.start_from and resume is None else None
         network, config = settle(dataset, job.network, job.train, start, resume, notify)
@@ -119,6 +120,25 @@ def run_training(job: TrainJob, notify: Notify, stop: Stop) -> Report:
 
 
 _NOTHING_YET = "Stopped before training began: nothing was learned yet, and nothing was lost."
+
+
+def _resume(
+    folder: RunFolder, job: TrainJob, images: Sequence[Image], labels: Sequence[Image], dataset: Dataset
+) -> Checkpoint | None:
+    """Read where a run stands; refuse to go on with images or labels that it has not learned from."""
+    resume = folder.load_checkpoint()
+    prints = fingerprints([image.stack for image in images], [painted.stack for painted in labels], dataset)
+    if resume is not None:
+        before = folder.load_inputs() or prints
+        for source, old, new in zip((*job.labels, *job.images), before, prints, strict=False):
+            if old != new:
+                raise FileError(
+                    source.path,
+                    "has changed since this run learned from it, so the run cannot go on: start a new run in another folder "
+                    "that starts from this one, or put the old file back.",
+                )
+    folder.save_inputs(prints)
+    return resume
 
 
 def read_start(path: str | os.PathLike[str]) -> Start:

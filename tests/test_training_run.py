@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from napari_unet import load_model, run, train
+import napari_unet.nn.training
+from napari_unet import load_model, run, save_model, train
 from napari_unet.config import TrainConfig, UNetConfig
 from napari_unet.data.synthetic import cells
 from napari_unet.errors import DataError, FileError, ModelError
@@ -124,6 +125,31 @@ def test_training_starts_from_the_model_of_a_run(tiny_job: TrainJob, tmp_path: P
         assert all(np.allclose(new[name], old[name], atol=1e-5) for name in old)
         # the model it began with isn't needed to go on
         assert run(job).metrics["steps"] == 1
+
+
+def test_a_run_that_goes_on_knows_the_model_it_began_with(
+    tiny_job: TrainJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun_with: list[object] = []
+    train_network = napari_unet.nn.training.train_network
+
+    def noting(*args: object, begin_with: object = None, **options: object) -> object:
+        begun_with.append(begin_with)
+        return train_network(*args, begin_with=begin_with, **options)
+
+    monkeypatch.setattr(napari_unet.nn.training, "train_network", noting)
+    first = Path(run(tiny_job.replace(train=TINY)).outputs["model"])
+    job = tiny_job.replace(start_from=str(first), out=str(tmp_path / "next"), train=TINY)
+    run(job)
+    events: list[Event] = []
+    run(job, events.append)
+    np.testing.assert_equal(begun_with[1:], [dict(load_model(first).arrays())] * 2)
+    assert not any(sentence.startswith("Training begins with") for sentence in notes(events))
+    save_model(train([np.eye(32)], [np.eye(32, dtype=int)], UNetConfig(filters=1, depth=1), TINY), first)
+    assert run(job).metrics["steps"] == 2
+    first.unlink()
+    assert run(job).metrics["steps"] == 2
+    assert begun_with[-2:] == [None, None]
 
 
 def test_a_model_of_another_shape_is_refused(tiny_job: TrainJob, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from napari_unet import load_model, predict, run, train
 from napari_unet.config import PredictConfig, TrainConfig, UNetConfig
 from napari_unet.data.synthetic import cells
-from napari_unet.errors import DataError, FileError, ModelError
+from napari_unet.errors import DataError, FileError
 from napari_unet.events import Event, PredictStarted, StepDone, TileDone, TrainStarted, Validated
 from napari_unet.files.image import open_image
 from napari_unet.files.model import read_card
@@ -195,7 +195,7 @@ def test_a_window_leaves_the_rest_at_zero_and_must_lie_inside(
 
 def test_other_channels_than_the_model_reads_are_refused(model_file: Path, tmp_path: Path) -> None:
     write_tiff(tmp_path / "rgb.ome.tif", np.zeros((40, 40, 3), np.uint8), "YXS")
-    with pytest.raises(ModelError, match="reads 1 channel, but image 'rgb' has 3"):
+    with pytest.raises(DataError, match="reads 1 channel, but image 'rgb' has 3"):
         run(predict_job(model_file, tmp_path / "rgb.ome.tif", tmp_path / "result.zarr"))
 
 

@@ -11,7 +11,7 @@ import pytest
 from napari_unet.augmentation import Augmentation
 from napari_unet.cli import main
 from napari_unet.config import PredictConfig, TrainConfig
-from napari_unet.events import Finished, StepDone, from_json
+from napari_unet.events import Failed, Finished, StepDone, from_json
 from napari_unet.files.image import open_image
 from napari_unet.files.tiff import write_tiff
 from napari_unet.jobs import TrainJob, job_to_yaml
@@ -176,6 +176,45 @@ def test_several_images_go_into_a_folder_by_name(
     )
     assert code == 0, err
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.ome.tif", "b.ome.tif"]
+
+
+def test_a_damaged_file_does_not_hold_up_the_others(
+    capfd: pytest.CaptureFixture[str], model_file: Path, tmp_path: Path
+) -> None:
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    for name in ("a[1].tif", "b.tif", "c.tif"):
+        write_tiff(folder / name, np.ones((20, 30), np.uint8), "YX")
+    whole = (folder / "a[1].tif").read_bytes()
+    (folder / "a[1].tif").write_bytes(whole[: len(whole) // 2])
+    code, stdout, err = call(capfd, "predict", str(model_file), str(folder), "--out", str(out), "--json")
+    assert code == 2
+    errors = [line for line in err.splitlines() if line.startswith("error")]
+    assert errors[0].startswith(f"error {folder / 'a[1].tif'}: ")
+    assert errors[1].startswith("error 1 of 3 images could not be segmented")
+    assert sorted(path.name for path in out.iterdir()) == ["b.ome.tif", "c.ome.tif"]
+    ends = [
+        type(event) for event in map(from_json, stdout.splitlines()) if isinstance(event, Failed | Finished)
+    ]
+    assert ends == [Failed, Finished, Finished]
+
+
+def test_raw_images_are_never_overwritten(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    raw = tmp_path / "raw" / "a.ome.tif"
+    raw.parent.mkdir()
+    write_tiff(raw, np.ones((20, 30), np.uint8), "YX")
+    before = raw.read_bytes()
+    for image, out, flags in (
+        (raw.parent, raw.parent, ["--overwrite"]),
+        (raw.parent, raw.parent, []),
+        (raw, raw, ["--overwrite"]),
+    ):
+        code, _, err = call(capfd, "predict", "m.unet", str(image), "--out", str(out), *flags)
+        assert code == 2
+        assert "a.ome.tif is what is read, and would be replaced by the result" in err
+    code, _, err = call(capfd, "relabel", "m.unet", str(raw), "--out", str(raw), "--overwrite")
+    assert (code, "is what is read" in err) == (2, True)
+    assert raw.read_bytes() == before
 
 
 def test_membranes_are_scored_as_in_the_challenge(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:

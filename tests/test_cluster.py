@@ -7,6 +7,7 @@ to it: "once" in the middle of its piece, "always" as it begins.
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import napari_unet.cluster
 from napari_unet import run, run_on_cluster, save_model
 from napari_unet.cli import main
 from napari_unet.config import PredictConfig
@@ -293,12 +295,28 @@ def test_what_another_try_would_meet_again_ends_the_run(
         run_on_cluster(job, scheduler=cluster.scheduler)
 
 
-def test_the_command_line_starts_workers_of_its_own(files: Path, tmp_path: Path) -> None:
-    out = tmp_path / "labels.ome.tif"
-    arguments = [str(files / "two.unet"), str(files / "image.ome.tif"), "--out", str(out)]
+def test_the_command_line_starts_workers_of_its_own_once_for_all_images(
+    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[int] = []
+    start = napari_unet.cluster._cluster
+
+    def counted(workers: int, scheduler: str | None) -> object:
+        started.append(workers)
+        return start(workers, scheduler)
+
+    monkeypatch.setattr(napari_unet.cluster, "_cluster", counted)
+    (tmp_path / "in").mkdir()
+    for name in ("a.ome.tif", "b.ome.tif"):
+        shutil.copy(files / "image.ome.tif", tmp_path / "in" / name)
+    arguments = [str(files / "two.unet"), str(tmp_path / "in"), "--out", str(tmp_path / "out")]
     assert main(["predict", *arguments, "--workers", "1", "--json"]) == 0
+    assert started == [1]
     report = run(job_of(files, "two", PredictConfig(), ("labels", tmp_path / "alone.zarr")))
-    np.testing.assert_array_equal(read(out), read(report.outputs["labels"]))
+    for name in ("a.ome.tif", "b.ome.tif"):
+        np.testing.assert_array_equal(read(tmp_path / "out" / name), read(report.outputs["labels"]))
+    assert main(["predict", *arguments, "--workers", "1", "--json"]) == 0
+    assert started == [1]  # all is there: nothing to start for
 
 
 def test_an_estimate_needs_no_cluster(files: Path, tmp_path: Path) -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+from pathlib import Path
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -44,6 +48,13 @@ _predict_jobs = st.builds(
 @given(st.one_of(_train_jobs, _predict_jobs))
 def test_a_job_comes_back_from_yaml(job: TrainJob | PredictJob) -> None:
     assert job_from_yaml(job_to_yaml(job)) == job
+    assert job_from_yaml(json.dumps(job.model_dump(mode="json"))) == job
+
+
+def test_characters_outside_the_basic_plane_come_back() -> None:
+    job = _predict(image={"path": "🧫/𠮷.tif"})
+    assert job_from_yaml(job_to_yaml(job)) == job
+    assert job_from_yaml(json.dumps(job.model_dump(mode="json"))) == job
 
 
 @pytest.mark.parametrize(
@@ -83,6 +94,35 @@ def test_a_segmentation_that_cannot_be_meant_is_refused(changes: dict[str, objec
     with pytest.raises(ConfigError) as caught:
         _predict(**changes)
     assert sentence in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("image", "output"),
+    [
+        ("a.ome.tif", "a.ome.tif"),
+        ("a.ome.tif", "other/../a.ome.tif"),
+        ("link.ome.tif", "a.ome.tif"),
+        ("a.ome.tif", "hard.ome.tif"),
+        ("s.zarr/labels/0", "s.zarr"),
+    ],
+)
+def test_what_is_read_is_never_replaced_by_the_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, image: str, output: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a.ome.tif").write_bytes(b"pixels")
+    Path("link.ome.tif").symlink_to("a.ome.tif")
+    os.link("a.ome.tif", "hard.ome.tif")
+    for holds in ("image", "probabilities"):
+        with pytest.raises(
+            ConfigError, match="is what is read.*: write the result to another name or folder"
+        ):
+            _predict(image={"path": image}, outputs=[{"path": output}], given=holds, overwrite=True)
+
+
+def test_a_result_may_lie_beside_or_in_what_is_read() -> None:
+    for output in ("s.labels.zarr", "s.zarr/labels.zarr"):
+        _predict(image={"path": "s.zarr"}, outputs=[{"path": output}])
 
 
 def test_images_and_labels_come_in_pairs() -> None:

@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from napari_unet import load_model, run, train
+import napari_unet.nn.training
+from napari_unet import load_model, run, save_model, train
 from napari_unet.config import TrainConfig, UNetConfig
 from napari_unet.data.synthetic import cells
 from napari_unet.errors import DataError, FileError, ModelError
 from napari_unet.events import Event, Noted, StepDone, TrainStarted, Warned
+from napari_unet.files.image import open_image
 from napari_unet.files.run import RunFolder
 from napari_unet.files.tiff import write_tiff
 from napari_unet.jobs import ArraySource, TrainJob
@@ -134,6 +136,31 @@ def test_training_starts_from_the_model_of_a_run(tiny_job: TrainJob, tmp_path: P
         assert run(job).metrics["steps"] == 1
 
 
+def test_a_run_that_goes_on_knows_the_model_it_began_with(
+    tiny_job: TrainJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun_with: list[object] = []
+    train_network = napari_unet.nn.training.train_network
+
+    def noting(*args: object, begin_with: object = None, **options: object) -> object:
+        begun_with.append(begin_with)
+        return train_network(*args, begin_with=begin_with, **options)
+
+    monkeypatch.setattr(napari_unet.nn.training, "train_network", noting)
+    first = Path(run(tiny_job.replace(train=TINY)).outputs["model"])
+    job = tiny_job.replace(start_from=str(first), out=str(tmp_path / "next"), train=TINY)
+    run(job)
+    events: list[Event] = []
+    run(job, events.append)
+    np.testing.assert_equal(begun_with[1:], [dict(load_model(first).arrays())] * 2)
+    assert not any(sentence.startswith("Training begins with") for sentence in notes(events))
+    save_model(train([np.eye(32)], [np.eye(32, dtype=int)], UNetConfig(filters=1, depth=1), TINY), first)
+    assert run(job).metrics["steps"] == 2
+    first.unlink()
+    assert run(job).metrics["steps"] == 2
+    assert begun_with[-2:] == [None, None]
+
+
 def test_a_model_of_another_shape_is_refused(tiny_job: TrainJob, tmp_path: Path) -> None:
     first = run(tiny_job.replace(train=TINY))
     other = tiny_job.replace(
@@ -161,6 +188,40 @@ def test_a_run_cannot_be_made_longer_and_the_way_out_is_said(tiny_job: TrainJob)
     events: list[Event] = []
     assert run(tiny_job.replace(train=TINY), events.append).metrics["steps"] == 2
     assert not any(isinstance(event, StepDone) for event in events)
+
+
+def test_a_run_does_not_go_on_with_other_paint(tiny_job: TrainJob) -> None:
+    job = tiny_job.replace(train=TINY)
+    run(job)
+    image, labels = (Path(source.path) for source in (*job.images, *job.labels))
+    for changed in (labels, image):
+        old = changed.read_bytes()
+        pixels = np.array(open_image(changed).array)
+        pixels[:8] = 0
+        write_tiff(changed, pixels, "YX")
+        with pytest.raises(FileError, match="has changed since this run learned from it") as caught:
+            run(job)
+        assert caught.value.path == str(changed)
+        assert "start a new run in another folder that starts from this one" in str(caught.value)
+        changed.write_bytes(old)  # at another time than before
+    run(job)
+
+
+def test_the_same_paint_in_another_type_or_of_an_old_run_goes_on(tiny_job: TrainJob) -> None:
+    job = tiny_job.replace(train=TINY)
+    run(job)
+    labels = job.labels[0].path
+    write_tiff(labels, np.array(open_image(labels).array, np.uint16), "YX")
+    assert run(job).metrics["steps"] == 2
+    RunFolder(job.out).inputs_path.unlink()
+    assert run(job).metrics["steps"] == 2
+
+
+def test_what_was_repainted_before_the_first_step_counts(tiny_job: TrainJob) -> None:
+    job = tiny_job.replace(train=TINY)
+    run(job, lambda _: None, lambda: RunFolder(job.out).inputs_path.exists())
+    write_tiff(job.labels[0].path, np.eye(64, 96, dtype=np.uint8), "YX")
+    assert run(job).metrics["steps"] == 2
 
 
 def test_arrays_start_from_a_model_with_other_channels_and_classes() -> None:

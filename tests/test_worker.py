@@ -68,6 +68,13 @@ def worker() -> Iterator[Worker]:
     worker.close()
 
 
+def test_any_character_may_be_in_a_path(worker: Worker, tiny_job: TrainJob, tmp_path: Path) -> None:
+    worker.run(tiny_job.replace(images=({"path": str(tmp_path / "🧫 𠮷.tif")},)))
+    assert worker.until(Failed)[-1] == Failed(
+        f"{tmp_path / '🧫 𠮷.tif'}: there is no such file or folder.", "FileError"
+    )
+
+
 def test_a_job_ends_in_one_finished_and_the_worker_is_ready_again(worker: Worker, tiny_job: TrainJob) -> None:
     worker.run(tiny_job)
     first = worker.until(Finished)

@@ -284,10 +284,9 @@ def predict(
 
     Raises
     ------
-    ModelError
-        If the image has other channels than the model.
     DataError
-        If a pixel size is needed and not known, or if the window does not lie in the image.
+        If the image has other channels than the model, if a pixel size is needed and not known, or if the window does
+        not lie in the image.
     """
     from napari_unet.nn.outputs import output_layout
     from napari_unet.nn.prediction import segment

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from napari_unet.errors import ConfigError
+from napari_unet.errors import ConfigError, DataError, FileError, NapariUNetError
+from napari_unet.events import Report
 from napari_unet.files.pairs import image_files, split_name
 from napari_unet.jobs import Output, OutputKind, PredictJob
+from napari_unet.words import count
 
-__all__ = ["is_there", "jobs_for", "outputs_at"]
+__all__ = ["is_there", "jobs_for", "outputs_at", "run_each"]
 
 
 def jobs_for(
@@ -71,3 +73,51 @@ def outputs_at(target: Path, kinds: Sequence[OutputKind]) -> tuple[Output, ...]:
 def is_there(job: PredictJob) -> bool:
     """Whether all that a job writes is there already, and isn't to be replaced."""
     return not (job.overwrite or job.dry_run) and all(Path(output.path).is_file() for output in job.outputs)
+
+
+def run_each(
+    jobs: Sequence[PredictJob],
+    run: Callable[[PredictJob], Report],
+    tell: Callable[[NapariUNetError], None],
+) -> None:
+    """Run jobs until one is stopped; of several, one whose image cannot be used does not hold up the others.
+
+    Parameters
+    ----------
+    jobs : sequence of PredictJob
+        Of different images.
+    run : callable
+        Runs one.
+    tell : callable
+        Is given what is wrong with an image.
+
+    Raises
+    ------
+    DataError
+        At the end, if images could not be used.
+    NapariUNetError
+        At once, if the others would meet the same error.
+    """
+    failed = 0
+    for job in jobs:
+        try:
+            if run(job).stopped:
+                break
+        except (DataError, FileError) as error:
+            if len(jobs) == 1 or not _is_about_image(error, job):
+                raise
+            tell(error)
+            failed += 1
+    if failed:
+        raise DataError(
+            f"{failed} of {count(len(jobs), 'image')} could not be segmented, each for the reason above. "
+            "The same command tries them again."
+        )
+
+
+def _is_about_image(error: DataError | FileError, job: PredictJob) -> bool:
+    """Whether an error is about a job's image, and not about its model or the disk."""
+    if isinstance(error, DataError):
+        return True
+    image = Path(job.image.path)
+    return image in (Path(error.path), *Path(error.path).parents)

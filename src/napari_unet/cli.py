@@ -34,9 +34,18 @@ from napari_unet.cli_flags import (
 )
 from napari_unet.config import PredictConfig, TrainConfig, UNetPreset
 from napari_unet.errors import NapariUNetError
-from napari_unet.events import Finished, Report
 from napari_unet.jobs import ArraySource, Output, OutputKind, PredictJob, TrainJob, job_from_yaml
-from napari_unet.terminal import as_findings, as_table, quiet_libraries, reporting, results, screen, summary
+from napari_unet.terminal import (
+    as_findings,
+    as_table,
+    quiet_libraries,
+    results,
+    running,
+    screen,
+    show_error,
+    showing,
+    stoppable,
+)
 from napari_unet.words import count
 
 __all__ = ["app", "main"]
@@ -179,7 +188,8 @@ def predict(
 ) -> None:
     """Segment images with a model.
 
-    The same command goes on with an interrupted run; of several images, those whose results are there are left out.
+    The same command goes on with an interrupted run; of several images, those whose results are there are left out, and one
+    that cannot be used does not hold up the others.
 
     Parameters
     ----------
@@ -208,12 +218,12 @@ def predict(
     json
         Print events and the result as lines of JSON.
     """
-    from napari_unet.batch import is_there, jobs_for
+    from napari_unet.batch import is_there, jobs_for, run_each
 
     template = PredictJob(
         model=str(model.absolute()),
         image=_source(out, axes),
-        outputs=(Output(path="of-each.zarr"),),
+        outputs=(Output(path=str(out.absolute() / "of-each.zarr")),),
         window=None if window is None else (window[0:2], window[2:4], window[4:6]),
         config=config,
         overwrite=overwrite,
@@ -223,9 +233,8 @@ def predict(
     left = [job for job in jobs if not is_there(job)] if len(jobs) > 1 else jobs
     if len(left) < len(jobs) and not json:
         screen.print(f"Already there and left as is: {count(len(jobs) - len(left), 'result')}.", style="dim")
-    for job in left:
-        if _run(job, json, workers, scheduler).stopped:
-            break
+    with running(json, workers, scheduler) as run_one:
+        run_each(left, run_one, show_error)
 
 
 @app.command
@@ -359,7 +368,7 @@ def demo(out: Path = Path("napari-unet-demo"), *, minutes: float = 2.0, show: bo
     """
     from napari_unet.demo import demonstrate, open_in_napari
 
-    with quiet_libraries(), reporting(json=False) as (notify, stop):
+    with quiet_libraries(), stoppable() as stop, showing(json=False) as notify:
         result = demonstrate(out, minutes, notify, stop)
     results.print(result.table())
     results.print(f"model    {result.model}\npicture  {result.picture}", highlight=False, soft_wrap=True)
@@ -372,7 +381,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         code = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except (CycloptsError, NapariUNetError) as error:
-        screen.print(f"[bold red]error[/] {' '.join(str(error).split())}", highlight=False, soft_wrap=True)
+        show_error(error)
         return 2
     return code if isinstance(code, int) else 0
 
@@ -381,20 +390,9 @@ def _source(path: Path, axes: str | None = None) -> ArraySource:
     return ArraySource(path=str(path.absolute()), axes=axes)
 
 
-def _run(job: TrainJob | PredictJob, json: bool, workers: int = 0, scheduler: str | None = None) -> Report:
-    from napari_unet.api import run as run_job
-
-    with quiet_libraries(), reporting(json) as (notify, stop):
-        if isinstance(job, PredictJob) and (workers or scheduler):
-            from napari_unet.cluster import run_on_cluster
-
-            report = run_on_cluster(job, notify, stop, workers=workers, scheduler=scheduler)
-        else:
-            report = run_job(job, notify, stop)
-        notify(Finished(report))
-    if not json:
-        results.print(summary(report), highlight=False, soft_wrap=True)
-    return report
+def _run(job: TrainJob | PredictJob, json: bool) -> None:
+    with running(json) as run_one:
+        run_one(job)
 
 
 if __name__ == "__main__":

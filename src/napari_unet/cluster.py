@@ -11,7 +11,7 @@ import logging
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +38,7 @@ from napari_unet.words import count
 if TYPE_CHECKING:
     from napari_unet.nn.model import UNetModel
 
-__all__ = ["run_on_cluster"]
+__all__ = ["cluster_of", "run_on_cluster"]
 
 _PIECES = 4
 """Chunks of a new result for each worker, at least, where the image is large enough."""
@@ -90,22 +90,43 @@ def run_on_cluster(
     NapariUNetError
         As `napari_unet.run`.
     """
+    with cluster_of(workers, scheduler) as compute:
+        return compute(job, notify, stop)
+
+
+@contextmanager
+def cluster_of(
+    workers: int = 0, scheduler: str | None = None
+) -> Iterator[Callable[[PredictJob, Notify, Stop], Report]]:
+    """Give what runs segmentations on one cluster, as `run_on_cluster` does; it is there from the first one on."""
     if (workers > 0) == (scheduler is not None) or workers < 0:
         raise ConfigError(
             f"A cluster is a number of workers on this computer or the address of a scheduler, but workers is {workers} "
             f"and scheduler is {scheduler!r}: give one of them."
         )
-    job = _absolute(job)
-    if job.dry_run:
-        return run_prediction(job, notify, stop)
-    with _cluster(workers, scheduler) as client:
-        found = Workers(client)
-        found.wait_for_one(notify, stop)
-        memory = found.memory or free_memory() // max(1, found.on_one_computer)
-        threads = max(1, cores() // workers) if workers else 0
-        others = _Others(client, found, job, memory, threads)
-        parts = _PIECES * max(1, len(found.threads))
-        return run_prediction(job, notify, stop, Means(others.segment, others.run_all, memory, parts))
+    with ExitStack() as stack:
+        clients: list[Any] = []
+
+        def compute(job: PredictJob, notify: Notify, stop: Stop) -> Report:
+            job = _absolute(job)
+            if job.dry_run:
+                return run_prediction(job, notify, stop)
+            if not clients:
+                clients.append(stack.enter_context(_cluster(workers, scheduler)))
+            return _run_on(clients[0], workers, job, notify, stop)
+
+        yield compute
+
+
+def _run_on(client: Any, workers: int, job: PredictJob, notify: Notify, stop: Stop) -> Report:
+    """Run a segmentation on a cluster, of so many workers of our own if it is ours."""
+    found = Workers(client)
+    found.wait_for_one(notify, stop)
+    memory = found.memory or free_memory() // max(1, found.on_one_computer)
+    threads = max(1, cores() // workers) if workers else 0
+    others = _Others(client, found, job, memory, threads)
+    parts = _PIECES * max(1, len(found.threads))
+    return run_prediction(job, notify, stop, Means(others.segment, others.run_all, memory, parts))
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,10 @@ replayed from its file: ``napari-unet run JOB.yaml``.
 
 from __future__ import annotations
 
+import json
+import os
+from contextlib import suppress
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
@@ -23,6 +27,7 @@ __all__ = [
     "OutputKind",
     "PredictJob",
     "TrainJob",
+    "job_from_content",
     "job_from_yaml",
     "job_to_yaml",
 ]
@@ -184,12 +189,28 @@ class PredictJob(Settings):
                 raise ConfigError(
                     f"{output.path}: an output is a .zarr folder or an .ome.tif file; give it one of these endings."
                 )
+            if _is_within(self.image.path, output.path):
+                raise ConfigError(
+                    f"{output.path} is what is read, and would be replaced by the result: "
+                    "write the result to another name or folder."
+                )
         for axis, (start, stop) in zip(("slice", "y", "x"), self.window or (), strict=False):
             if not 0 <= start < stop:
                 raise ConfigError(
                     f"The window's {axis} range {start} to {stop} is empty: its stop must be above its start, from 0 up."
                 )
         return self
+
+
+def _is_within(path: str, place: str) -> bool:
+    """Whether a path is a place, or lies in it, by whatever names."""
+    inner, outer = Path(os.path.realpath(path)), Path(os.path.realpath(place))
+    if outer == inner or outer in inner.parents:
+        return True
+    with suppress(OSError):  # one of them isn't there
+        # Only the file system knows whether upper and lower case are the same to it.
+        return inner.samefile(outer)
+    return False
 
 
 Job = Annotated[TrainJob | PredictJob, Field(discriminator="kind")]
@@ -208,10 +229,25 @@ def job_from_yaml(text: str) -> TrainJob | PredictJob:
     ConfigError
         If the text is not YAML, or not a job.
     """
+    content: Any
     try:
-        content: Any = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"This is not YAML: {' '.join(str(error).split())}.") from None
+        content = json.loads(text)  # of "\ud83d\ude00" YAML would read each half alone
+    except ValueError:
+        try:
+            content = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"This is not YAML: {' '.join(str(error).split())}.") from None
+    return job_from_content(content)
+
+
+def job_from_content(content: Any) -> TrainJob | PredictJob:
+    """Read a job from what YAML or JSON gave.
+
+    Raises
+    ------
+    ConfigError
+        If it is not a job.
+    """
     if not isinstance(content, dict) or content.get("kind") not in ("train", "predict"):
         raise ConfigError("This is not a job: it needs 'kind: train' or 'kind: predict'.")
     cls = TrainJob if content["kind"] == "train" else PredictJob

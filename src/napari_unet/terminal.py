@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, redirect_stderr
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,8 @@ from rich.text import Text
 from napari_unet.errors import NapariUNetError
 from napari_unet.events import (
     Event,
+    Failed,
+    Finished,
     Noted,
     Notify,
     PredictStarted,
@@ -29,12 +31,24 @@ from napari_unet.events import (
     Warned,
     to_json,
 )
+from napari_unet.jobs import PredictJob, TrainJob
 from napari_unet.words import time_left
 
 if TYPE_CHECKING:
     from napari_unet.preview import Preview
 
-__all__ = ["as_findings", "as_table", "quiet_libraries", "reporting", "results", "screen", "summary"]
+__all__ = [
+    "as_findings",
+    "as_table",
+    "quiet_libraries",
+    "results",
+    "running",
+    "screen",
+    "show_error",
+    "showing",
+    "stoppable",
+    "summary",
+]
 
 screen = Console(stderr=True)
 """Progress and messages; results alone go to stdout."""
@@ -44,8 +58,36 @@ results = Console()
 
 
 @contextmanager
-def reporting(json: bool) -> Iterator[tuple[Notify, Stop]]:
-    """Give a `notify` that shows events and a `stop` that Ctrl-C sets."""
+def running(
+    json: bool, workers: int = 0, scheduler: str | None = None
+) -> Iterator[Callable[[TrainJob | PredictJob], Report]]:
+    """Give what runs one job after the other and shows how they go: all on one cluster, if on any."""
+    from napari_unet.api import run as run_here
+
+    with ExitStack() as stack:
+        # Outermost, and once: workers inherit where the libraries print to.
+        stack.enter_context(quiet_libraries())
+        stop = stack.enter_context(stoppable())
+        compute: Callable[..., Report] = run_here
+        if workers or scheduler:
+            from napari_unet.cluster import cluster_of
+
+            compute = stack.enter_context(cluster_of(workers, scheduler))
+
+        def run(job: TrainJob | PredictJob) -> Report:
+            with showing(json) as notify:
+                report = compute(job, notify, stop)
+                notify(Finished(report))
+            if not json:
+                results.print(summary(report), highlight=False, soft_wrap=True)
+            return report
+
+        yield run
+
+
+@contextmanager
+def stoppable() -> Iterator[Stop]:
+    """Give a `stop` that Ctrl-C sets."""
     asked = False
 
     def ask(number: int, _: FrameType | None) -> None:
@@ -56,13 +98,33 @@ def reporting(json: bool) -> Iterator[tuple[Notify, Stop]]:
 
     before = signal.signal(signal.SIGINT, ask)
     try:
-        if json:
-            yield lambda event: print(to_json(event), flush=True), lambda: asked
-        else:
-            with _Bars() as bars:
-                yield bars.show, lambda: asked
+        yield lambda: asked
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def showing(json: bool) -> Iterator[Notify]:
+    """Give a `notify` that shows the events of one job."""
+    if not json:
+        with _Bars() as bars:
+            yield bars.show
+        return
+
+    def notify(event: Event) -> None:
+        print(to_json(event), flush=True)
+
+    try:
+        yield notify
+    except NapariUNetError as error:
+        notify(Failed(str(error), type(error).__name__))
+        raise
+
+
+def show_error(error: Exception) -> None:
+    """Say in one line what is wrong."""
+    sentence = " ".join(str(error).split())
+    screen.print(Text.assemble(("error", "bold red"), f" {sentence}"), soft_wrap=True)
 
 
 @contextmanager

@@ -16,8 +16,8 @@ import numpy.typing as npt
 from napari_unet.config import TrainConfig, UNetConfig
 from napari_unet.data.advice import advise, look
 from napari_unet.data.axes import Stack
-from napari_unet.data.dataset import Dataset, prepare
-from napari_unet.errors import FileError
+from napari_unet.data.dataset import Dataset, fingerprints, prepare
+from napari_unet.errors import FileError, ModelError
 from napari_unet.events import (
     Event,
     Noted,
@@ -61,6 +61,7 @@ def run_training(job: TrainJob, notify: Notify, stop: Stop) -> Report:
     with RunFolder(job.out).create(job) as folder, _logging_to(folder.log_path, job):
         images = [open_source(source) for source in job.images]
         labels = [open_source(source) for source in job.labels]
+        opened = images, labels
         found = check_opened(
             images,
             labels,
@@ -87,9 +88,8 @@ def run_training(job: TrainJob, notify: Notify, stop: Stop) -> Report:
         )
         if stop():
             return Report("train", seconds=time.monotonic() - started, stopped=True, message=_NOTHING_YET)
-        resume = folder.load_checkpoint()
-        # Where a run goes on, the model it began with isn't needed any more, and may be gone.
-        start = read_start(job.start_from) if job.start_from and resume is None else None
+        resume = _resume(folder, job, *opened, dataset)
+        start = _read_start(job.start_from, resume) if job.start_from else None
         network, config = settle(dataset, job.network, job.train, start, resume, notify)
         spec = make_card(
             dataset,
@@ -128,6 +128,25 @@ def run_training(job: TrainJob, notify: Notify, stop: Stop) -> Report:
 _NOTHING_YET = "Stopped before training began: nothing was learned yet, and nothing was lost."
 
 
+def _resume(
+    folder: RunFolder, job: TrainJob, images: Sequence[Image], labels: Sequence[Image], dataset: Dataset
+) -> Checkpoint | None:
+    """Read where a run stands; refuse to go on with images or labels that it has not learned from."""
+    resume = folder.load_checkpoint()
+    prints = fingerprints([image.stack for image in images], [painted.stack for painted in labels], dataset)
+    if resume is not None:
+        before = folder.load_inputs() or prints
+        for source, old, new in zip((*job.labels, *job.images), before, prints, strict=False):
+            if old != new:
+                raise FileError(
+                    source.path,
+                    "has changed since this run learned from it, so the run cannot go on: start a new run in another folder "
+                    "that starts from this one, or put the old file back.",
+                )
+    folder.save_inputs(prints)
+    return resume
+
+
 def read_start(path: str | os.PathLike[str]) -> Start:
     """Read a model to begin with: a ``.unet`` file, or the best model of a run folder.
 
@@ -137,6 +156,16 @@ def read_start(path: str | os.PathLike[str]) -> Start:
         If there is none, or it cannot be read.
     """
     return read_model_file(model_file(path))
+
+
+def _read_start(path: str, resume: Checkpoint | None) -> Start | None:
+    """Read the model to begin with; a run that goes on needs it only to begin anew, and it may be gone by then."""
+    try:
+        return read_start(path)
+    except FileError:
+        if resume is None:
+            raise
+        return None
 
 
 def model_file(path: str | os.PathLike[str]) -> Path:
@@ -224,12 +253,8 @@ def train_on(
         notify(event)
 
     from napari_unet.nn.training import train_network
-    from napari_unet.nn.transfer import carry_over
 
-    weights = None
-    if start is not None:
-        weights, sentence = carry_over(*start, spec)
-        notify(Noted(sentence))
+    weights = _first_weights(start, spec, resume, notify) if start else None
     return train_network(
         dataset,
         spec,
@@ -243,6 +268,23 @@ def train_on(
         notify=tell,
         stop=stop,
     )
+
+
+def _first_weights(
+    start: Start, spec: ModelSpec, resume: Checkpoint | None, notify: Notify
+) -> Mapping[str, npt.NDArray[Any]] | None:
+    """Choose the weights to begin with, and say which; where a run goes on, another model may be in the place of its own."""
+    from napari_unet.nn.transfer import carry_over
+
+    try:
+        weights, sentence = carry_over(*start, spec)
+    except ModelError:
+        if resume is None:
+            raise
+        return None
+    if resume is None:
+        notify(Noted(sentence))
+    return weights
 
 
 def make_card(

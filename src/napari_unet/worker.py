@@ -46,7 +46,7 @@ from napari_unet.events import (
     never_stop,
     to_json,
 )
-from napari_unet.jobs import PredictJob, TrainJob, job_from_yaml
+from napari_unet.jobs import PredictJob, TrainJob, job_from_content
 from napari_unet.retries import Retries
 
 __all__ = ["COMMAND", "main", "run_in_worker"]
@@ -155,7 +155,7 @@ def _run(content: Any, notify: Notify, stop: Stop) -> None:
     from napari_unet.api import run
 
     try:
-        report = run(_job(content), notify, stop)
+        report = run(job_from_content(content), notify, stop)
     except NapariUNetError as error:
         notify(Failed(str(error), type(error).__name__))
     except Exception as error:  # noqa: BLE001  the edge: a bug must reach the user as a sentence, not as silence
@@ -164,11 +164,6 @@ def _run(content: Any, notify: Notify, stop: Stop) -> None:
         notify(Failed(_unexpected(error), type(error).__name__, details))
     else:
         notify(Finished(report))
-
-
-def _job(content: Any) -> TrainJob | PredictJob:
-    # JSON is YAML, and job_from_yaml says in one sentence what is wrong with a job.
-    return job_from_yaml(json.dumps(content))
 
 
 def _unexpected(error: Exception) -> str:

@@ -144,6 +144,38 @@ def test_only_one_plane_is_read_at_a_time(tmp_path: Path) -> None:
     assert np.array_equal(open_tiff(tmp_path / "a.ome.tif").array, source._array)
 
 
+@pytest.mark.parametrize(
+    ("axes", "shape", "dtype"),
+    [
+        ("YX", (50, 70), "uint16"),
+        ("YX", (48, 64), "int64"),
+        ("ZCYX", (2, 3, 33, 47), "float32"),
+        ("XTY", (70, 2, 50), ">u2"),
+        ("ZYXS", (2, 40, 50, 3), "uint8"),
+    ],
+)
+@pytest.mark.parametrize("lazy_above", [0, 2**30])
+def test_of_large_planes_one_row_of_tiles_is_read_at_a_time(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    axes: str,
+    shape: tuple[int, ...],
+    dtype: str,
+    lazy_above: int,
+) -> None:
+    monkeypatch.setattr("napari_unet.files.tiff._PLANE_BYTES", 1000)
+    monkeypatch.setattr("napari_unet.files.tiff._TILE", 16)
+    source = Recorder(numbers(shape, dtype))
+    write_tiff(tmp_path / "a.ome.tif", source, axes)
+    width = shape[axes.index("X")] * (3 if "S" in axes else 1)
+    assert source.largest == 16 * width
+    with tifffile.TiffFile(tmp_path / "a.ome.tif") as tif:
+        assert tif.pages[0].tile == (16, 16)
+    image = open_tiff(tmp_path / "a.ome.tif", lazy_above=lazy_above)
+    expected = source._array.transpose([axes.index(letter) for letter in image.axes])
+    assert np.array_equal(np.asarray(image.array[...]), expected)
+
+
 def test_a_source_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "a.ome.tif"
     write_tiff(path, numbers((4, 4)), "YX")

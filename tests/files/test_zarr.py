@@ -62,6 +62,16 @@ def test_a_new_result_is_an_ome_zarr_with_everything_in_it(tmp_path: Path) -> No
     assert np.all(np.asarray(image.array) == 7)
 
 
+@pytest.mark.parametrize("unit", ["micrometer", "pixel"])
+def test_a_step_that_nobody_measured_is_not_claimed(tmp_path: Path, unit: str) -> None:
+    size = {"Y": 1.0, "X": 1.0} if unit == "micrometer" else {}
+    create_result(tmp_path / "r.zarr", (3, 20, 30), (1, 20, 30), "uint8", "ZYX", pixel_size=size, unit=unit)
+    image = open_image(tmp_path / "r.zarr")
+    assert (image.pixel_size, image.unit) == (size, unit)
+    ome = json.loads((tmp_path / "r.zarr" / "zarr.json").read_text())["attributes"]["ome"]
+    assert ome["multiscales"][0]["axes"][0] == {"name": "z", "type": "space"}
+
+
 def test_colours_of_labels_are_stored(tmp_path: Path) -> None:
     create_result(tmp_path / "r.zarr", (8, 8), (8, 8), "uint8", "YX", colors={2: "#0102ff"})
     ome = json.loads((tmp_path / "r.zarr" / "zarr.json").read_text())["attributes"]["ome"]

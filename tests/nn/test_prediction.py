@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from napari_unet.config import PredictConfig
 from napari_unet.data.axes import Stack
 from napari_unet.data.normalize import survey
-from napari_unet.errors import ConfigError, ModelError
+from napari_unet.errors import ConfigError, DataError, ModelError
 from napari_unet.events import Event, PredictStarted, TileDone, Warned
 from napari_unet.nn import backend
 from napari_unet.nn.model import UNetModel
@@ -228,7 +228,7 @@ def test_brightness_range_of_the_model_or_of_the_image() -> None:
 )
 def test_wrong_channels_are_refused(channels: int, shape: tuple[int, ...], axes: str, sentence: str) -> None:
     events: list[Event] = []
-    with pytest.raises(ModelError, match=sentence):
+    with pytest.raises(DataError, match=sentence):
         run(random_model(channels=channels, depth=1), image(shape, axes), notify=events.append)
     assert events == []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -30,7 +31,9 @@ from napari_unet.errors import DataError
 from napari_unet.events import Stop, never_stop
 from napari_unet.spec import OBJECT_CLASSES, TargetKind
 
-__all__ = ["Dataset", "Example", "NotFinite", "prepare"]
+__all__ = ["Dataset", "Example", "NotFinite", "fingerprints", "prepare"]
+
+_LOOKS = 16  # slices of an image that are compared, where many are painted
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,6 +181,36 @@ def prepare(
         meaning.notes,
         len(slices) - len(examples),
     )
+
+
+def fingerprints(images: Sequence[Stack], labels: Sequence[Stack], dataset: Dataset) -> list[str]:
+    """Return what tells whether images and labels still hold what a dataset was made of.
+
+    Parameters
+    ----------
+    images, labels : sequence of Stack
+        As they were opened; on which grid they were loaded makes no difference.
+    dataset : Dataset
+        What was made of them.
+
+    Returns
+    -------
+    list of str
+        First of all labels, then of all images. Equal pixels give equal ones, whatever became of the file.
+    """
+    slices = [[e.index for e in dataset.examples if e.group == group] for group in range(len(labels))]
+    some = [found[:: ceil(len(found) / _LOOKS) or 1] for found in slices]
+    return [
+        *(_fingerprint(stack, found, np.int64) for stack, found in zip(labels, slices, strict=True)),
+        *(_fingerprint(stack, found) for stack, found in zip(images, some, strict=True)),
+    ]
+
+
+def _fingerprint(stack: Stack, slices: Sequence[int], dtype: type[np.int64] | None = None) -> str:
+    found = hashlib.blake2b(repr((stack.shape, slices)).encode(), digest_size=16)
+    for n in slices:
+        found.update(np.ascontiguousarray(stack.read(n), dtype).data)
+    return found.hexdigest()
 
 
 @dataclass

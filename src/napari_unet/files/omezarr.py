@@ -133,9 +133,10 @@ def _multiscale(
         (lengths[letter][1] for letter in "XYZ" if letter in lengths and lengths[letter][1] != "pixel"),
         "pixel",
     )
+    if unit != "pixel" or all(size == 1.0 for size, _ in lengths.values()):
+        # A scale must have a number for each axis: 1 without a unit says that nobody measured it.
+        lengths = {letter: known for letter, known in lengths.items() if known != (1.0, "pixel")}
     sizes = {letter: length_in(unit, size, own) for letter, (size, own) in lengths.items()}
-    if unit == "pixel" and set(sizes.values()) <= {1.0}:
-        sizes = {}
     channels = arrays[0].shape[letters.index("C")] if "C" in letters else 0
     return Multiscale(tuple(arrays), letters, sizes, unit, _channel_names(notes, channels))
 
@@ -192,7 +193,7 @@ def ome_attributes(
     listed = []
     for letter in axes:
         axis = {"name": letter.lower(), "type": _TYPES.get(letter, "space")}
-        if letter in "ZYX" and unit_name(unit) != "pixel":
+        if letter in pixel_size and unit_name(unit) != "pixel":
             axis["unit"] = unit_name(unit)
         listed.append(axis)
     scale = [float(pixel_size.get(letter, 1.0)) for letter in axes]

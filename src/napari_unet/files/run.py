@@ -6,6 +6,7 @@
     labels/0.ome.tif  the labels as they were painted, never overwritten
     history.jsonl     one JSON object a line: loss and quality over the steps
     checkpoint.npz    where training stands, to go on from
+    inputs.json       what tells whether images and labels are still those it learned from
     model.unet        the best model so far
     result.zarr       a segmentation
     log.txt           what libraries printed
@@ -14,7 +15,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
@@ -30,6 +33,7 @@ from napari_unet.files.atomic import (
     read_text,
     remove_leftovers,
     write_atomically,
+    write_text,
 )
 from napari_unet.files.checkpoint import Arrays, read_checkpoint, write_checkpoint
 from napari_unet.files.history import append_record, drop_half_record, keep_records, read_records
@@ -85,6 +89,11 @@ class RunFolder:
     def checkpoint_path(self) -> Path:
         """``checkpoint.npz``: where training stands."""
         return self.path / "checkpoint.npz"
+
+    @property
+    def inputs_path(self) -> Path:
+        """``inputs.json``: what tells whether images and labels changed."""
+        return self.path / "inputs.json"
 
     def labels_path(self, version: int) -> Path:
         """``labels/VERSION.ome.tif``: the labels as painted, 0 at the start."""
@@ -240,6 +249,22 @@ class RunFolder:
             If it is damaged; it says what to do.
         """
         return read_checkpoint(self.checkpoint_path) if self.checkpoint_path.exists() else None
+
+    def save_inputs(self, prints: Sequence[str]) -> None:
+        """Keep what tells images and labels from others (`napari_unet.data.dataset.fingerprints`).
+
+        Raises
+        ------
+        FileError
+            If it cannot be written.
+        """
+        write_text(self.inputs_path, json.dumps(list(prints)))
+
+    def load_inputs(self) -> list[str] | None:
+        """Return what `save_inputs` was given; None if nothing was, or it is damaged."""
+        with suppress(FileError, ValueError, TypeError):
+            return [str(found) for found in json.loads(read_text(self.inputs_path))]
+        return None
 
     def save_labels(
         self,

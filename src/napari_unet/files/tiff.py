@@ -35,6 +35,8 @@ __all__ = ["count_tiff_series", "open_tiff", "write_tiff"]
 
 _KIND = "a TIFF"
 _PAGE_BYTES = 64 * 2**20
+_PLANE_BYTES = 256 * 2**20
+_TILE = 1024
 _CLASSIC_BYTES = 2**32 - 2**25
 _ALPHA = (1, 2)
 
@@ -225,7 +227,7 @@ def write_tiff(
 ) -> None:
     """Write an image or labels as OME-TIFF, whole or not at all.
 
-    One plane is in memory at a time. OME-TIFF knows no 64-bit integers: they are written in the
+    One plane is in memory at a time; of planes above 256 MB, which are written as tiles, one row of tiles. OME-TIFF knows no 64-bit integers: they are written in the
     smallest type that holds them all. bool becomes uint8, float16 becomes float32.
 
     Parameters
@@ -273,8 +275,9 @@ def write_tiff(
         total = math.prod(shape) * dtype.itemsize
         with TiffWriter(file, ome=True, bigtiff=total > _CLASSIC_BYTES) as tiff:
             tiff.write(
-                (np.ascontiguousarray(plane, dtype) for plane in planes),
+                (np.ascontiguousarray(part, dtype) for part in planes.parts()),
                 shape=planes.shape,
+                tile=(_TILE, _TILE) if planes.tiled else None,
                 dtype=dtype,
                 photometric="rgb" if "S" in axes else "minisblack",
                 compression="zlib",
@@ -285,7 +288,10 @@ def write_tiff(
 
 
 class _Planes:
-    """An array of any axis order as planes (Y, X) or (Y, X, S); the other axes stay in their order."""
+    """An array of any axis order as planes (Y, X) or (Y, X, S); the other axes stay in their order.
+
+    Planes too large to be held whole are tiled.
+    """
 
     def __init__(self, array: ArrayLike, axes: str) -> None:
         self._array = array
@@ -297,12 +303,24 @@ class _Planes:
         self.axes = self._lead + plane
         self.shape = tuple(int(array.shape[axes.index(letter)]) for letter in self.axes)
         self.dtype: np.dtype[Any] = np.dtype(array.dtype)
+        self.tiled = math.prod(self.shape[len(self._lead) :]) * self.dtype.itemsize > _PLANE_BYTES
 
-    def __iter__(self) -> Iterator[npt.NDArray[Any]]:
+    def parts(self) -> Iterator[npt.NDArray[Any]]:
+        """Yield what a TIFF is written of, in its order: planes, or their tiles row by row."""
+        for band in self.bands():
+            for left in range(0, band.shape[1], _TILE if self.tiled else band.shape[1]):
+                yield band[:, left : left + _TILE] if self.tiled else band
+
+    def bands(self) -> Iterator[npt.NDArray[Any]]:
+        """Yield planes, or of tiled ones as many rows as a tile has at a time: each is read once."""
+        height = self.shape[len(self._lead)]
+        rows = _TILE if self.tiled else height
         for index in np.ndindex(self.shape[: len(self._lead)]):
-            at = dict(zip(self._lead, index, strict=True))
-            key = tuple(at.get(letter, slice(None)) for letter in self._axes)
-            yield np.asarray(self._array[key]).transpose(self._order)
+            at: dict[str, int | slice] = dict(zip(self._lead, index, strict=True))
+            for top in range(0, height, rows):
+                at["Y"] = slice(top, min(top + rows, height))
+                key = tuple(at.get(letter, slice(None)) for letter in self._axes)
+                yield np.asarray(self._array[key]).transpose(self._order)
 
 
 def _stored_dtype(path: str | PathLike[str], planes: _Planes) -> np.dtype[Any]:
@@ -314,8 +332,8 @@ def _stored_dtype(path: str | PathLike[str], planes: _Planes) -> np.dtype[Any]:
         return np.dtype(np.float32)
     if dtype.kind in "iu" and dtype.itemsize == 8:
         low, high = 0, 0
-        for plane in planes:
-            low, high = min(low, int(plane.min())), max(high, int(plane.max()))
+        for band in planes.bands():
+            low, high = min(low, int(band.min())), max(high, int(band.max()))
         smallest = np.result_type(np.min_scalar_type(low), np.min_scalar_type(high))
         if smallest.kind == "f" or smallest.itemsize > 4:
             raise FileError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from napari_unet.config import PredictConfig
 from napari_unet.data.axes import Stack
 from napari_unet.data.normalize import Range, survey
-from napari_unet.errors import ModelError
+from napari_unet.errors import DataError, ModelError
 from napari_unet.events import Notify, Stop, Warned, ignore_events, never_stop
 from napari_unet.spec import ModelSpec
 
@@ -59,14 +59,14 @@ def check_dropout(spec: ModelSpec) -> None:
 
 
 def check_channels(spec: ModelSpec, stack: Stack) -> None:
-    """Raise a ModelError unless an image has as many channels as a model reads."""
+    """Raise a DataError unless an image has as many channels as a model reads."""
     wanted, found = spec.network.channels, stack.shape[3]
     if wanted == found:
         return
     way_out = (
         "convert the image to grey (one channel)" if wanted == 1 else f"give an image of {wanted} channels"
     )
-    raise ModelError(
+    raise DataError(
         f"Model {spec.name!r} reads {wanted} channel{'s' * (wanted > 1)}, but image {stack.name!r} has {found} "
         f"(axes {stack.axes}): {way_out}, or use a model trained on images like this."
     )

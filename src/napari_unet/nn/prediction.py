@@ -105,9 +105,11 @@ def segment(
 
     Raises
     ------
+    DataError
+        If the image has other channels than the model reads.
     ModelError
-        If the image has other channels than the model reads, if the model lacks the brightness range
-        that ``normalize="model"`` asks for, or if labels are asked of a model that knows objects.
+        If the model lacks the brightness range that ``normalize="model"`` asks for, or if labels are asked of a
+        model that knows objects.
     """
     check_channels(model.spec, stack)
     if model.spec.objects and "labels" in outputs:
@@ -187,7 +189,7 @@ def foresee(
 
     Raises
     ------
-    ModelError
+    DataError
         If the image has other channels than the model reads.
     """
     check_channels(model.spec, stack)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from napari.layers import Labels
+from napari.layers._layer_actions import _duplicate_layer
 from qtpy.QtCore import Qt
 
 from napari_unet.config import PredictConfig, UNetConfig
@@ -17,7 +18,7 @@ from napari_unet.files.run import RunFolder
 from napari_unet.gui.client import WorkerClient
 from napari_unet.gui.layers import read_labels
 from napari_unet.gui.progress import Progress
-from napari_unet.gui.results import OneMoreAxis
+from napari_unet.gui.results import Shown
 from napari_unet.gui.segment_dock import SegmentDock
 from napari_unet.jobs import PredictJob
 from napari_unet.spec import OBJECT_CLASSES, ClassInfo, ModelSpec, ObjectDecoding, weight_shapes
@@ -238,6 +239,20 @@ def test_results_follow_the_sliders_where_channels_lie_between(
     assert np.any(viewer.layers["film where to look"]._data_view._displayed)
 
 
+def test_a_copy_of_a_result_can_be_painted_on(viewer: Any, qtbot: Any, model: Path) -> None:
+    dock = _dock(viewer, model)
+    _click(qtbot, dock, dock.panel.start_button)
+    result = next(layer for layer in viewer.layers if layer.name.endswith("segmented"))
+    assert not result.editable
+    viewer.layers.selection = {result}
+    _duplicate_layer(viewer.layers)
+    (copy,) = [layer for layer in viewer.layers if layer.name.endswith("segmented copy")]
+    before = np.array(result.data)
+    copy.paint((0,) * copy.ndim, 7)
+    assert copy.editable and 7 in np.asarray(copy.data)
+    np.testing.assert_array_equal(np.asarray(result.data), before)
+
+
 def test_labels_shown_over_channels_can_be_trained_on(tmp_path: Path) -> None:
     values = np.arange(24).reshape(2, 3, 4)
     layer = Labels(values[:, None], scale=(5, 3, 1, 1), axis_labels=("z", "c", "y", "x"))
@@ -249,7 +264,7 @@ def test_labels_shown_over_channels_can_be_trained_on(tmp_path: Path) -> None:
 def test_one_more_axis_is_indexed_as_numpy_does() -> None:
     values = np.arange(120).reshape(2, 3, 4, 5)
     for axis in range(5):
-        view, whole = OneMoreAxis(values, axis), np.expand_dims(values, axis)
+        view, whole = Shown(values, axis), np.expand_dims(values, axis)
         assert (view.shape, view.ndim, view.size) == (whole.shape, whole.ndim, whole.size)
         np.testing.assert_array_equal(np.asarray(view), whole)
         for key in (

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from napari.layers import Layer, Shapes
     from numpy.typing import NDArray
 
-__all__ = ["LiveLayers", "OneMoreAxis", "Results", "labels_layer", "map_layer"]
+__all__ = ["LiveLayers", "Results", "Shown", "labels_layer", "map_layer"]
 
 _REFRESH_MS = 400
 _SHARE = 10
@@ -108,26 +108,29 @@ def map_layer(kind: str, array: Any, name: str, place: dict[str, Any]) -> Image:
     )
 
 
-class OneMoreAxis:
-    """A view of an array with one more axis, of length 1; it reads what is asked for, when it is.
+class Shown:
+    """A result as a layer shows it: reads what is asked for, when it is; copied, it is an array to paint on.
 
     Parameters
     ----------
     array : array-like
         May still be filling.
-    axis : int
-        Where the new axis is.
+    axis : int, optional
+        Where there is one more axis, of length 1.
     """
 
-    def __init__(self, array: Any, axis: int) -> None:
+    def __init__(self, array: Any, axis: int | None = None) -> None:
         self._array, self._axis = array, axis
         self.dtype = np.dtype(array.dtype)
-        self.shape = (*array.shape[:axis], 1, *array.shape[axis:])
+        shape = tuple(array.shape)
+        self.shape = shape if axis is None else (*shape[:axis], 1, *shape[axis:])
         self.ndim, self.size = len(self.shape), prod(self.shape)
 
     def __getitem__(self, key: Any) -> NDArray[Any]:
         """Read a part; as numpy, for integers, slices and an ellipsis."""
         keys = list(key) if isinstance(key, tuple) else [key]
+        if self._axis is None:
+            return np.asarray(self._array[tuple(keys)])
         missing = [slice(None)] * (self.ndim - sum(one is not Ellipsis for one in keys))
         at = next((i for i, one in enumerate(keys) if one is Ellipsis), len(keys))
         keys[at : at + 1] = missing
@@ -139,6 +142,10 @@ class OneMoreAxis:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         """Read all of it."""
         return np.asarray(self[...], dtype=dtype)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> NDArray[Any]:
+        """Read all of it, for napari's Duplicate: what is stored belongs to the worker, the copy to the user."""
+        return np.array(self)
 
 
 class Results:
@@ -202,15 +209,15 @@ class Results:
             self._labels = ref(layer)
         else:
             place = self._deep if array.ndim > self._ndim else self._flat
-            layer = map_layer(kind, self._shown(array), self.name, place)
+            layer = map_layer(kind, array if self._gap is None else self._shown(array), self.name, place)
         added: Layer = self._viewer.add_layer(layer)
         return added
 
     def _shown(self, array: Any) -> Any:
-        """Give an array the axis of channels that it needs to lie on the sliders of its source."""
+        """Give a result the axis of channels that it needs to lie on the sliders of its source."""
         if self._gap is None:
-            return array
-        return OneMoreAxis(array, self._gap + array.ndim - self._ndim)
+            return Shown(array)
+        return Shown(array, self._gap + array.ndim - self._ndim)
 
 
 class LiveLayers(QObject):

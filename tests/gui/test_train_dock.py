@@ -377,3 +377,118 @@ def test_the_file_behind_a_layer_is_used_where_it_equals_it(
     assert Path(second.images[0].path).parent == Path(second.out) / "image"
     labels = open_image(first.labels[0].path)
     assert (labels.pixel_size, labels.unit) == ({"Y": 0.25, "X": 0.25}, "micrometer")
+
+
+@pytest.fixture
+def two(viewer: Any) -> Any:
+    """A viewer with a second stack, of another size and pixel size, painted with a value of its own."""
+    pixels = np.random.default_rng(2).integers(0, 200, (3, 30, 62), dtype=np.uint8)
+    paint = np.zeros(pixels.shape, np.int32)
+    paint[0, 4:9, 4:40] = 5
+    viewer.add_image(pixels, name="raw 2", scale=(2, 0.25, 0.25))
+    viewer.add_labels(paint, name="paint 2", scale=(2, 0.25, 0.25))
+    return viewer
+
+
+def _add(qtbot: Any, dock: TrainDock) -> Any:
+    _click(qtbot, dock.pairs.add_button)
+    return dock.pairs.rows[-1]
+
+
+def test_two_images_of_different_sizes_are_trained_on(
+    two: Any, qtbot: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = _jobs(monkeypatch)
+    dock = _dock(two)
+    dock.image.box.value, dock.labels.value = two.layers["raw"], two.layers["paint"]
+    dock.image.axes.value = "TYX"
+    row = _add(qtbot, dock)
+    assert (row.image.value, row.labels.value) == (two.layers["raw 2"], two.layers["paint 2"])
+    _start(qtbot, dock)
+    _wait_for(qtbot, dock, "Trained 40 steps.")
+    (job,) = jobs
+    assert [source.name for source in (*job.images, *job.labels)] == ["raw", "raw 2", "paint", "paint 2"]
+    assert [info.value for info in job.classes] == [2, 5]
+    for source, name in zip((*job.images, *job.labels), ("raw", "raw 2", "paint", "paint 2"), strict=True):
+        there = open_image(source.path, axes=source.axes)
+        assert there.axes == "TYX"
+        np.testing.assert_array_equal(np.asarray(there.array), two.layers[name].data)
+    assert [open_image(source.path).pixel_size["X"] for source in job.images] == [0.5, 0.25]
+
+
+def test_an_added_row_can_be_removed(two: Any, qtbot: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = _jobs(monkeypatch)
+    dock = _dock(two)
+    dock.image.box.value, dock.labels.value = two.layers["raw"], two.layers["paint"]
+    row, empty = _add(qtbot, dock), _add(qtbot, dock)
+    assert (empty.image.value, empty.labels.value) == (None, None)
+    for gone in (empty, row):
+        _click(qtbot, gone.remove_button)
+    assert not dock.pairs.rows
+    _start(qtbot, dock)
+    _wait_for(qtbot, dock, "Trained 40 steps.")
+    assert [source.name for source in (*jobs[0].images, *jobs[0].labels)] == ["raw", "paint"]
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda v, r: (setattr(r.image, "value", v.layers["raw"]), setattr(r.labels, "value", v.layers["paint"])), "Image 'raw' with labels 'paint' is chosen twice."),
+        (lambda v, r: v.layers.remove("raw 2"), "No image layer is chosen in an added row."),
+        (lambda v, r: v.layers.remove("paint 2"), "choose it for image 'raw 2'."),
+        (lambda v, r: setattr(r.labels, "value", v.layers["paint"]), "Labels 'paint' have shape (5, 48, 40) (ZYX) but image 'raw 2' has (3, 30, 62) (ZYX)."),
+        (lambda v, r: setattr(r.image, "value", v.add_image(np.zeros((3, 30, 62, 3), np.uint8), name="colour", rgb=True)), "Image 'colour' has 3 channels, but 'raw' has 1."),
+    ],
+)  # fmt: skip
+def test_added_layers_that_do_not_fit_are_refused(
+    two: Any, qtbot: Any, home: Path, monkeypatch: pytest.MonkeyPatch, change: Any, sentence: str
+) -> None:
+    jobs = _jobs(monkeypatch)
+    dock = _dock(two)
+    dock.image.box.value, dock.labels.value = two.layers["raw"], two.layers["paint"]
+    change(two, _add(qtbot, dock))
+    _start(qtbot, dock)
+    assert sentence in dock.panel.messages.text
+    assert not dock.panel.running and not jobs and not home.exists()
+
+
+def test_chosen_layers_stay_chosen_under_another_name(two: Any, qtbot: Any) -> None:
+    dock = _dock(two)
+    dock.image.box.value, dock.labels.value = two.layers["raw 2"], two.layers["paint 2"]
+    row = _add(qtbot, dock)
+    chosen = dock.pairs.layers()
+    for layer in list(two.layers):
+        layer.name = f"{layer.name} renamed"
+    two.add_image(np.zeros((8, 8)), name="more")
+    assert dock.pairs.layers() == chosen
+    assert row.image.native.currentText() == "raw renamed"
+    assert "more" in [layer.name for layer in row.image.choices if layer]
+
+
+def test_labels_are_all_saved_before_an_image_is_copied(
+    two: Any, qtbot: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from napari_unet.gui import requests
+
+    seen: list[int] = []
+    save = requests.save_image
+    monkeypatch.setattr(
+        requests,
+        "save_image",
+        lambda image, folder, *rest: (
+            seen.append(len(list((folder / "labels").iterdir()))),
+            save(image, folder, *rest),
+        )[1],
+    )
+    dock = _dock(two)
+    _add(qtbot, dock)
+    _start(qtbot, dock)
+    _wait_for(qtbot, dock, "Trained 40 steps.")
+    assert seen == [2, 2]
+
+
+def test_check_labels_looks_at_every_pair(two: Any, qtbot: Any) -> None:
+    dock = _dock(two)
+    _add(qtbot, dock)
+    seen = dock._request().preview(lambda sentence, *, warning=False: None, lambda: False)
+    assert {example.group for example in seen.dataset.examples} == {0, 1}

@@ -9,6 +9,7 @@ from weakref import WeakKeyDictionary
 from magicgui.widgets import ComboBox
 from napari.layers import Image
 from qtpy.QtCore import QEvent, Qt
+from qtpy.QtGui import QResizeEvent
 from qtpy.QtWidgets import QFrame, QLabel, QScrollArea, QSizePolicy, QVBoxLayout, QWidget
 
 from napari_unet.errors import DataError
@@ -32,13 +33,15 @@ def workers_of(viewer: napari.viewer.Viewer) -> Workers:
     return _WORKERS.setdefault(viewer, Workers())
 
 
-def layer_box(viewer: napari.viewer.Viewer, kind: type, name: str, label: str, tooltip: str) -> ComboBox:
+def layer_box(
+    viewer: napari.viewer.Viewer, kind: type, name: str, label: str, tooltip: str, *, nullable: bool = False
+) -> ComboBox:
     """Make a list of the viewer's layers of one kind, newest last."""
 
     def choices(_widget: object) -> list[Any]:
         return [layer for layer in viewer.layers if isinstance(layer, kind)]
 
-    box = ComboBox(choices=choices, name=name, label=label, tooltip=f"<p>{tooltip}</p>", nullable=False)
+    box = ComboBox(choices=choices, name=name, label=label, tooltip=f"<p>{tooltip}</p>", nullable=nullable)
     box.native.setMinimumContentsLength(8)
     return box
 
@@ -111,6 +114,25 @@ _WORDS = {
 }
 
 
+class _Lines(QLabel):
+    """Words in as many lines as they need; a form that changes its height would cut them off."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setWordWrap(True)
+
+    def setText(self, text: str) -> None:
+        super().setText(text)
+        self._claim()
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        super().resizeEvent(event)
+        self._claim()
+
+    def _claim(self) -> None:
+        self.setMinimumHeight(self.heightForWidth(self.width()))
+
+
 class ImageRows:
     """The rows that choose an image layer and say what it is taken for.
 
@@ -131,8 +153,7 @@ class ImageRows:
             label="Axes",
             tooltip="<p>What each dimension is. Slices (Z or T) are treated one by one, channels (C) together.</p>",
         )
-        self.info = QLabel()
-        self.info.setWordWrap(True)
+        self.info = _Lines()
         self._shown: tuple[object, ...] = ()
         form.add_widget(self.box)
         form.add_widget(self.axes)

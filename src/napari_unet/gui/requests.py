@@ -7,7 +7,7 @@ widget and no layer.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
@@ -36,8 +36,9 @@ from napari_unet.jobs import ArraySource, Output, OutputKind, PredictJob, TrainJ
 from napari_unet.preview import Preview, preview
 from napari_unet.spec import ClassInfo
 from napari_unet.training_run import model_file
+from napari_unet.words import listed
 
-__all__ = ["PredictRequest", "RelabelRequest", "TrainRequest"]
+__all__ = ["Pair", "PredictRequest", "RelabelRequest", "TrainRequest"]
 
 
 class Say(Protocol):
@@ -50,13 +51,27 @@ Stop = Callable[[], bool]
 
 
 @dataclass(frozen=True, eq=False)
-class TrainRequest:
-    """A training, as the dock showed it.
+class Pair:
+    """An image and what was painted on it.
 
     Parameters
     ----------
     image, labels : Snapshot
         The layers; labels copied.
+    """
+
+    image: Snapshot
+    labels: Snapshot
+
+
+@dataclass(frozen=True, eq=False)
+class TrainRequest:
+    """A training, as the dock showed it.
+
+    Parameters
+    ----------
+    pairs : tuple of Pair
+        Images and the labels of each.
     colors : callable
         Gives the colour of painted values, shape (N,) to (N, 4), 0 to 1.
     home : Path
@@ -71,8 +86,7 @@ class TrainRequest:
         As in `TrainJob`.
     """
 
-    image: Snapshot
-    labels: Snapshot
+    pairs: tuple[Pair, ...]
     colors: Callable[[Any], Any]
     home: Path
     network: UNetConfig | None
@@ -86,7 +100,7 @@ class TrainRequest:
     name: str
 
     def prepare(self, say: Say, stop: Stop) -> TrainJob:
-        """Save the labels, then the image. What the linter says of them is told by the worker.
+        """Save all labels, then the images. What the linter says of them is told by the worker.
 
         Raises
         ------
@@ -101,16 +115,25 @@ class TrainRequest:
             raise FileError(
                 self.start_from, "does not exist: choose a model to start from, or leave Start from empty."
             )
-        stack = self.labels.stack
-        painted = as_integers(np.asarray(stack.array), stack.name)
+        stacks = [pair.labels.stack for pair in self.pairs]
+        painted = [as_integers(np.asarray(stack.array), stack.name) for stack in stacks]
         classes = self._classes(painted)
-        image = with_file_pixel_size(self.image)
+        images = [with_file_pixel_size(pair.image) for pair in self.pairs]
         folder = make_folder(self.home, self.name)
-        path = RunFolder(folder).save_labels(0, painted, stack.axes, image.pixel_size, image.unit)
-        say(f"Labels saved at {path}.")
+        paths = [
+            RunFolder(folder).save_labels(number, values, stack.axes, image.pixel_size, image.unit)
+            for number, (values, stack, image) in enumerate(zip(painted, stacks, images, strict=True))
+        ]
+        say(f"Labels saved at {listed([str(path) for path in paths])}.")
         return TrainJob(
-            images=(save_image(image, folder, stop).replace(name=image.stack.name),),
-            labels=(ArraySource(path=str(path), axes=stack.axes, name=stack.name),),
+            images=tuple(
+                save_image(image, folder, stop, number).replace(name=image.stack.name)
+                for number, image in enumerate(images)
+            ),
+            labels=tuple(
+                ArraySource(path=str(path), axes=stack.axes, name=stack.name)
+                for path, stack in zip(paths, stacks, strict=True)
+            ),
             out=str(folder),
             network=self.network,
             train=self.train,
@@ -130,17 +153,20 @@ class TrainRequest:
         Raises
         ------
         DataError
-            If the image cannot be brought to the pixel size asked for.
+            If the images cannot be brought to one pixel size.
         FileError
             If the model to start from cannot be read.
         """
         network = self.network
         if network is None and self.start_from is not None:
             network = read_card(model_file(self.start_from)).network
-        image = with_file_pixel_size(self.image)
+        images = [with_file_pixel_size(pair.image) for pair in self.pairs]
+        labels = [
+            replace(image, stack=pair.labels.stack) for image, pair in zip(images, self.pairs, strict=True)
+        ]
         return preview(
-            [_as_image(image)],
-            [_as_image(replace(image, stack=self.labels.stack))],
+            [_as_image(image) for image in images],
+            [_as_image(painted) for painted in labels],
             unpainted=self.unpainted,
             background_value=self.background_value,
             target=self.target,
@@ -163,11 +189,11 @@ class TrainRequest:
         """
         return self.preview(say, stop).picture(self.train.augmentation, self.colors)
 
-    def _classes(self, painted: np.ndarray) -> tuple[ClassInfo, ...]:
+    def _classes(self, painted: Sequence[np.ndarray]) -> tuple[ClassInfo, ...]:
         """Refuse paint that holds nothing to learn, and keep the colours of values that may be classes."""
         most = MAX_CLASSES if self.target == "classes" else None
-        name = self.labels.stack.name
-        found = fit_class_map([painted], self.unpainted, self.background_value, name, most)
+        name = listed([pair.labels.stack.name for pair in self.pairs])
+        found = fit_class_map(painted, self.unpainted, self.background_value, name, most)
         values = [value for value in found.values if value]
         if self.target == "objects" or len(found.values) > MAX_CLASSES:
             return ()

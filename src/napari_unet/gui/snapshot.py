@@ -120,7 +120,7 @@ def with_file_pixel_size(snapshot: Snapshot) -> Snapshot:
     return replace(snapshot, pixel_size=dict(image.pixel_size), unit=image.unit)
 
 
-def save_image(snapshot: Snapshot, folder: Path, stop: Callable[[], bool]) -> ArraySource:
+def save_image(snapshot: Snapshot, folder: Path, stop: Callable[[], bool], number: int = 0) -> ArraySource:
     """Make an image readable for another process.
 
     Where its pixels equal those of the file it came from, that file; else a copy in the run
@@ -134,6 +134,8 @@ def save_image(snapshot: Snapshot, folder: Path, stop: Callable[[], bool]) -> Ar
         The run folder.
     stop : callable
         True once the user wants it to end.
+    number : int
+        Which of the run's images this is, counted from 0.
 
     Raises
     ------
@@ -151,7 +153,7 @@ def save_image(snapshot: Snapshot, folder: Path, stop: Callable[[], bool]) -> Ar
             unit=snapshot.unit,
         )
     # In a folder of its own: a layer may be called "labels", and so is a result.
-    place = folder / "image"
+    place = folder / (f"image-{number}" if number else "image")
     try:
         place.mkdir()
     except OSError as error:

@@ -4,20 +4,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from magicgui.widgets import ComboBox, LineEdit
-from napari.layers import Labels
 from napari.utils.theme import get_theme
 from qtpy.QtCore import QEvent
 from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QPushButton, QWidget
 
 from napari_unet.config import TrainConfig, UNetPreset
-from napari_unet.data.labels import check_same_shape
-from napari_unet.errors import ConfigError, DataError
+from napari_unet.errors import ConfigError
 from napari_unet.events import Event, Report, StepDone, TrainStarted, Validated
-from napari_unet.gui.dock import Column, ImageRows, layer_box, workers_of
+from napari_unet.gui.dock import Column, workers_of
 from napari_unet.gui.form import Form, advanced, field_widget
 from napari_unet.gui.label_check import LabelCheckRow
-from napari_unet.gui.layers import mismatch, read_labels
+from napari_unet.gui.layers import mismatch
 from napari_unet.gui.network_rows import NetworkRows
+from napari_unet.gui.pair_rows import PairRows
 from napari_unet.gui.plot import TrainingPlot
 from napari_unet.gui.requests import TrainRequest
 from napari_unet.gui.run_panel import RunPanel, Work
@@ -52,7 +51,7 @@ _ADVANCED = (
 
 
 class TrainDock(Column):
-    """Trains a U-Net on an image layer and what was painted on it.
+    """Trains a U-Net on image layers and what was painted on them.
 
     Parameters
     ----------
@@ -84,6 +83,7 @@ class TrainDock(Column):
         self.check = LabelCheckRow(self._request, self.panel.messages)
         self.fill(
             self.panel,
+            self.pairs,
             self.form,
             self.check,
             advanced("Advanced", self.more),
@@ -94,11 +94,8 @@ class TrainDock(Column):
         self.reset_choices()
 
     def _add_rows(self) -> None:
-        self.image = ImageRows(self._viewer, self.form)
-        self.labels = layer_box(
-            self._viewer, Labels, "labels", "Labels", "The layer you painted on, made for this image."
-        )
-        self.form.add_widget(self.labels)
+        self.pairs = PairRows(self._viewer)
+        self.image, self.labels = self.pairs.image, self.pairs.labels
         self.form.add_fields(TrainJob, ["unpainted"])
         self.background = field_widget(TrainJob, "background_value")
         self.background.value = 1
@@ -151,9 +148,7 @@ class TrainDock(Column):
 
     def reset_choices(self, event: Any = None) -> None:
         """Follow the viewer's layers; napari calls this when layers come, go or change their name."""
-        self.image.box.reset_choices()
-        self.labels.reset_choices()
-        self.image.refresh()
+        self.pairs.reset_choices()
 
     def changeEvent(self, event: QEvent) -> None:
         """Give the curves the colours of the viewer's theme."""
@@ -167,23 +162,15 @@ class TrainDock(Column):
 
     def _request(self) -> TrainRequest:
         """Freeze what the dock shows; nothing after this sees a layer or a widget."""
-        layer = self.labels.value
-        image = self.image.snapshot()
-        if layer is None or layer not in self._viewer.layers:
-            raise DataError(
-                "No labels layer is chosen. Add a labels layer, paint some pixels, then choose it under Labels."
-            )
-        labels = read_labels(layer, image.stack.axes)
-        check_same_shape(image.stack, labels.stack)
+        pairs = self.pairs.read()
         if not self.form["name"].value.strip():
             raise ConfigError("The model has no name. Write one under Name.")
         ignore = self.form["unpainted"].value == "ignore"
         steps = self.steps.value if self.unit.value == "steps" else 0
         start = self.start_from.value.strip()
         request = TrainRequest(
-            image=image,
-            labels=labels,
-            colors=layer.colormap.map,
+            pairs=pairs,
+            colors=self.labels.value.colormap.map,
             home=Path(self.home.value.strip() or runs_home()).expanduser(),
             network=self.options.read(None if self.preset.value == _AUTOMATIC else self.preset.value),
             train=self.more.read(
@@ -197,8 +184,9 @@ class TrainDock(Column):
             pixel_size=self.more.values()["pixel_size"],
             name=self.form["name"].value.strip(),
         )
-        if warning := mismatch(self.image.layer, layer, self._viewer.dims):
-            self.panel.messages.warn(warning)
+        for image, labels in self.pairs.layers():
+            if warning := mismatch(image, labels, self._viewer.dims):
+                self.panel.messages.warn(warning)
         return request
 
     def _on_event(self, event: Event) -> None:

@@ -22,7 +22,7 @@ from napari_unet.data.holdout import Split
 from napari_unet.data.labels import IGNORE
 from napari_unet.data.objects import object_distances
 
-__all__ = ["border_weights", "class_weights", "object_weights", "weigh", "weigh_split"]
+__all__ = ["border_weights", "class_counts", "class_weights", "object_weights", "weigh", "weigh_split"]
 
 _REACH = 3  # in sigmas: beyond it the weight is below 1 % of w0
 
@@ -96,12 +96,18 @@ def class_weights(examples: Sequence[Example], classes: int) -> NDArray[np.float
     ndarray of float32, shape (classes,)
         The mean over all painted pixels is 1. A class without a pixel has weight 0.
     """
+    counts = class_counts(examples, classes)
+    share = counts / max(counts.sum(), 1)
+    weights = np.where(share > 0, 1 / np.sqrt(np.maximum(share, 1e-12)), 0.0)
+    return np.asarray(weights / max((weights * share).sum(), 1e-12), np.float32)
+
+
+def class_counts(examples: Sequence[Example], classes: int) -> NDArray[np.int64]:
+    """Count the painted pixels of each class, shape (classes,)."""
     counts = np.zeros(256, np.int64)
     for example in examples:
         counts += np.bincount(example.target.ravel(), minlength=256)
-    share = counts[:classes] / max(counts[:classes].sum(), 1)
-    weights = np.where(share > 0, 1 / np.sqrt(np.maximum(share, 1e-12)), 0.0)
-    return np.asarray(weights / max((weights * share).sum(), 1e-12), np.float32)
+    return counts[:classes]
 
 
 def border_weights(target: NDArray[np.uint8], w0: float = 10.0, sigma: float = 5.0) -> NDArray[np.float32]:

@@ -13,8 +13,9 @@ from napari_unet.errors import ModelError
 from napari_unet.events import Stop, Validated, never_stop
 from napari_unet.nn import backend
 from napari_unet.nn.learner import Learner
-from napari_unet.nn.model import Arrays, UNetModel, all_finite
+from napari_unet.nn.model import Arrays, UNetModel, all_finite, read_weights
 from napari_unet.nn.network import halo
+from napari_unet.nn.prior import Prior
 from napari_unet.nn.progress import Progress
 from napari_unet.nn.validation import Quality, measure
 from napari_unet.spec import ModelSpec, ObjectDecoding
@@ -54,6 +55,7 @@ class BestModel:
 
     def __init__(self, dataset: Dataset, spec: ModelSpec, parts: Split, save: SaveModel | None) -> None:
         self._dataset, self._spec, self._parts, self._save = dataset, spec, parts, save
+        self._prior = Prior(dataset, parts.train, spec.network.stride)
         self.weights: Arrays | None = None
         self.seconds = 0.0  # of the last measurement
 
@@ -85,8 +87,7 @@ class BestModel:
         quality = self.measure(learner, stop)
         if quality is None:
             return None
-        with _telling_of_memory():
-            weights = learner.averaged_weights()
+        weights = self._weights(learner)
         better = (progress.score is None or quality.score > progress.score) and all_finite(weights)
         if better:
             self.weights = weights
@@ -100,7 +101,7 @@ class BestModel:
     def save_last(self, learner: Learner, progress: Progress) -> None:
         """Save the averaged weights where nothing has been measured yet."""
         if self.weights is None:
-            weights = learner.averaged_weights()
+            weights = self._weights(learner)
             if all_finite(weights):
                 self._hand_out(progress, weights)
 
@@ -112,13 +113,18 @@ class BestModel:
         ModelError
             If there is none, because its weights are not finite.
         """
-        weights = self.weights or learner.averaged_weights()
+        weights = self.weights or self._weights(learner)
         if not all_finite(weights):
             raise ModelError(
                 "Training gave weights that are not finite, so there is no model: "
                 "train again with a lower learning rate, and look for unusual values in the images."
             )
         return UNetModel.from_arrays(self._card(progress), weights)
+
+    def _weights(self, learner: Learner) -> Arrays:
+        """Copy the averaged weights, as a model is to have them."""
+        with _telling_of_memory(), learner.averaged():
+            return self._prior.correct(learner.forward, read_weights(learner.network))
 
     def _hand_out(self, progress: Progress, weights: Arrays) -> None:
         if self._save is not None:

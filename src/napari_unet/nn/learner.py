@@ -15,7 +15,7 @@ from napari_unet.data.sampling import Batch
 from napari_unet.errors import ModelError
 from napari_unet.nn import backend
 from napari_unet.nn.losses import SegmentationLoss
-from napari_unet.nn.model import Arrays, read_weights, write_weights
+from napari_unet.nn.model import read_weights, write_weights
 from napari_unet.nn.network import build_unet
 from napari_unet.nn.optimizer import GuardedAdam, average_momentum, learning_rate
 from napari_unet.nn.statistics import Statistics
@@ -131,11 +131,6 @@ class Learner:
         finally:
             for variable, value in zip(variables, raw, strict=True):
                 variable.assign(value)
-
-    def averaged_weights(self) -> Arrays:
-        """Copy the averaged weights out, by name."""
-        with self.averaged():
-            return read_weights(self.network)
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
         """Copy all that the next steps depend on: weights, optimizer, averages, dropout's random state."""

@@ -18,6 +18,9 @@ __all__ = ["Prior"]
 _LOOKS = 12  # patches that are looked at
 _SIDE = 256  # of each, in pixels, at most
 _RARE = 1e-4  # a class is taken for at least that common
+_PART = (
+    1 / 3
+)  # of the way: all of it lost the rarest of four classes (rocks), where more classes of another set gained still
 _LAST = "logits/bias"
 
 
@@ -45,9 +48,9 @@ class Prior:
             self._looks = _unpainted(examples, stride)
 
     def correct(self, forward: Forward, weights: Arrays) -> Arrays:
-        """Return weights whose answers are those for classes as common as they are where nobody painted.
+        """Return weights whose answers fit better how common classes are where nobody painted.
 
-        Only the last biases change: by the logarithm of how much more common each class is than it was painted.
+        Only the last biases change: by a third of the logarithm of how much more common each class is than it was painted.
 
         Parameters
         ----------
@@ -61,7 +64,7 @@ class Prior:
         answers = np.concatenate([_softmax(forward(pixels[None])[0][free]) for pixels, free in self._looks])
         shares = adapted_shares(answers, self._learned)
         change = np.log(np.maximum(shares, _RARE)) - np.log(np.maximum(self._learned, _RARE))
-        return {**weights, _LAST: (weights[_LAST] + change).astype(np.float32)}
+        return {**weights, _LAST: (weights[_LAST] + _PART * change).astype(np.float32)}
 
 
 def _unpainted(

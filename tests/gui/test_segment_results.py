@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from napari.layers import Labels
 from napari.layers._layer_actions import _duplicate_layer
+from napari.utils._proxies import PublicOnlyProxy
 from qtpy.QtCore import Qt
 
 from napari_unet.config import PredictConfig, UNetConfig
@@ -156,6 +157,15 @@ def test_the_buttons_bring_a_region_into_view(viewer: Any, qtbot: Any, model: Pa
         np.testing.assert_allclose(viewer.camera.center[-2:], (2 + 0.5 * y, 3 + 0.5 * x))
     viewer.layers.remove("raw where to look")
     assert row.isHidden()
+
+
+def test_the_buttons_are_there_in_the_viewer_that_plugins_get(viewer: Any, qtbot: Any, model: Path) -> None:
+    dock = _dock(PublicOnlyProxy(viewer), model)
+    _tick(dock, "entropy")
+    _click(qtbot, dock, dock.panel.start_button)
+    assert not dock.regions.isHidden()
+    qtbot.mouseClick(dock.regions.next_button, Qt.MouseButton.LeftButton)
+    assert dock.regions.words.text() == "Least sure: 1 of 20"
 
 
 def test_regions_are_found_where_another_layer_has_smaller_units(

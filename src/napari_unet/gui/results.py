@@ -197,10 +197,10 @@ class Results:
         regions = read_regions(path)
         if not regions:
             return None
-        shapes: Shapes = self._viewer.add_layer(
-            regions_layer(regions, f"{self.name} where to look", self._flat, self._gap)
-        )
-        return shapes
+        layer = regions_layer(regions, f"{self.name} where to look", self._flat, self._gap)
+        # What it returns may be napari's proxy for plugins, which nobody else holds.
+        self._viewer.add_layer(layer)
+        return layer
 
     def _add(self, kind: str, array: Any) -> Layer:
         layer: Layer
@@ -210,8 +210,8 @@ class Results:
         else:
             place = self._deep if array.ndim > self._ndim else self._flat
             layer = map_layer(kind, array if self._gap is None else self._shown(array), self.name, place)
-        added: Layer = self._viewer.add_layer(layer)
-        return added
+        self._viewer.add_layer(layer)
+        return layer
 
     def _shown(self, array: Any) -> Any:
         """Give a result the axis of channels that it needs to lie on the sliders of its source."""

@@ -99,6 +99,19 @@ def test_a_wall_that_is_torn_at_the_best_threshold_of_pixels_is_whole_at_that_of
     assert 0.7 < (1 - threshold if exchanged else threshold) < 0.9
 
 
+@pytest.mark.parametrize("exchanged", [False, True])
+def test_nothing_is_joined_across_what_is_not_known(exchanged: bool) -> None:
+    region = walled(0.72)
+    if exchanged:
+        region = Region(region.probabilities[..., ::-1], 1 - region.truth, region.known)
+    known, answers = region.known.copy(), region.probabilities.copy()
+    known[:3] = False
+    answers[:3] = 1, 0  # what was not computed is class 0
+    region = Region(answers, region.truth, known)
+    threshold = choose_threshold([region], dice(region))
+    assert 0.7 < (1 - threshold if exchanged else threshold) < 0.9
+
+
 def test_a_torn_wall_that_is_not_known_does_not_count() -> None:
     region = walled(0.72)
     known = region.known.copy()

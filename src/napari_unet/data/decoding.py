@@ -31,16 +31,8 @@ __all__ = [
 ]
 
 _SEEDS = (0.5, 0.4, 0.6, 0.3, 0.7, 0.2, 0.8, 0.9)
-_FOREGROUNDS = (
-    0.5,
-    0.4,
-    0.6,
-    0.3,
-    0.7,
-    0.8,
-    0.9,
-    0.95,
-)  # class and border weights make a network say too much
+# Class and border weights make a network say too much, so high ones are tried as well.
+_FOREGROUNDS = (0.5, 0.4, 0.6, 0.3, 0.7, 0.8, 0.9, 0.95)
 _SIZES = (0.0, 0.25, 0.5)
 _RIM = 2  # pixels of a region's border that do not count when regions are told apart
 _SMALL = 5  # percentile of the true objects' sizes that the least size is a part of: of the median it would cost real ones
@@ -159,13 +151,18 @@ def choose_threshold(
         if stop():
             break
         parted = [
-            segment_scores(core, ndimage.label((region.probabilities[..., 1] >= threshold) == value)[0])[0]
+            segment_scores(core, ndimage.label(_said(region, value, threshold))[0])[0]
             for region, value, core in cores
         ]
         score = dice[threshold] + (float(np.mean(parted)) if parted else 0.0)
         if score > best_score:
             best, best_score = threshold, score
     return best
+
+
+def _said(region: Region, value: int, threshold: float) -> NDArray[np.bool_]:
+    """Where the answer is a class; nothing is joined across what is not known."""
+    return np.asarray(region.known & ((region.probabilities[..., 1] >= threshold) == value))
 
 
 def _cores(mask: NDArray[np.bool_]) -> NDArray[Any]:

@@ -87,8 +87,10 @@ class BestModel:
         quality = self.measure(learner, stop)
         if quality is None:
             return None
-        weights = self._weights(learner)
-        better = (progress.score is None or quality.score > progress.score) and all_finite(weights)
+        better = progress.score is None or quality.score > progress.score
+        if better:
+            weights = self._weights(learner)
+            better = all_finite(weights)
         if better:
             self.weights = weights
             progress.score, progress.threshold = quality.score, quality.threshold

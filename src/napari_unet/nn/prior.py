@@ -12,15 +12,16 @@ from napari_unet.data.labels import IGNORE
 from napari_unet.data.shares import adapted_shares, learned_shares
 from napari_unet.nn.backend import Forward
 from napari_unet.nn.model import Arrays
+from napari_unet.nn.validation import log_probabilities
 
 __all__ = ["Prior"]
 
 _LOOKS = 12  # patches that are looked at
 _SIDE = 256  # of each, in pixels, at most
 _RARE = 1e-4  # a class is taken for at least that common
-_PART = (
-    1 / 3
-)  # of the way: all of it lost the rarest of four classes (rocks), where more classes of another set gained still
+_PART = 1 / 3
+"""Of the way there: all of it lost the rarest of four classes (rocks)."""
+
 _LAST = "logits/bias"
 
 
@@ -61,7 +62,9 @@ class Prior:
         """
         if not self._looks:
             return weights
-        answers = np.concatenate([_softmax(forward(pixels[None])[0][free]) for pixels, free in self._looks])
+        answers = np.concatenate(
+            [np.exp(log_probabilities(forward(pixels[None])[0][free])) for pixels, free in self._looks]
+        )
         shares = adapted_shares(answers, self._learned)
         change = np.log(np.maximum(shares, _RARE)) - np.log(np.maximum(self._learned, _RARE))
         return {**weights, _LAST: (weights[_LAST] + _PART * change).astype(np.float32)}
@@ -84,8 +87,3 @@ def _unpainted(
         if free.any():
             looks.append((np.ascontiguousarray(example.image[window]), free))
     return looks
-
-
-def _softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    odds = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
-    return np.asarray(odds / odds.sum(axis=-1, keepdims=True))

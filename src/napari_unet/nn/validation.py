@@ -19,7 +19,7 @@ from napari_unet.nn.backend import Forward
 from napari_unet.nn.prediction import compute_tile
 from napari_unet.spec import OBJECT_CLASSES
 
-__all__ = ["THRESHOLDS", "Quality", "measure"]
+__all__ = ["THRESHOLDS", "Quality", "log_probabilities", "measure"]
 
 THRESHOLDS: npt.NDArray[np.float32] = np.round(np.arange(1, 20) * 0.05, 2).astype(np.float32)
 """Candidates for the threshold of two classes."""
@@ -28,9 +28,8 @@ _MAX_PIXELS = 1_000_000
 
 _HUGE = 1e30  # instead of infinity
 
-_DECODED_PIXELS = (
-    1_000_000  # of what is held out, at most, are made into objects or regions: it is done a dozen times
-)
+_DECODED_PIXELS = 1_000_000
+"""Of what is held out, at most, are made into objects or regions: it is done a dozen times."""
 
 
 @dataclass(frozen=True)
@@ -161,7 +160,7 @@ class _Sample:
         top, first, last = self._rows.start, max(y.start, self._rows.start), min(y.stop, self._rows.stop)
         if first < last:
             said = logits[first - y.start : last - y.start]
-            self.regions[-1].probabilities[first - top : last - top, x] = np.exp(_log_probabilities(said))
+            self.regions[-1].probabilities[first - top : last - top, x] = np.exp(log_probabilities(said))
 
 
 def _labelled(example: Example) -> tuple[int, int]:
@@ -191,7 +190,7 @@ class _Tally:
         painted = target != IGNORE
         weights = np.ones(int(painted.sum())) if weight is None else weight[painted].astype(np.float64)
         truth = target[painted].astype(np.intp)
-        log_p = _log_probabilities(logits[painted])
+        log_p = log_probabilities(logits[painted])
         of_truth = log_p[np.arange(len(truth)), truth]
         p = np.exp(log_p)
         self._entropy -= float((weights * of_truth).sum())
@@ -238,8 +237,8 @@ def _mean_dice(counts: npt.NDArray[np.int64], there: npt.NDArray[np.bool_]) -> f
     return float((2 * agree / both).mean()) if agree.size else 0.0
 
 
-def _log_probabilities(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    """(..., L) logits to (..., classes) log-probabilities."""
+def log_probabilities(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """Turn logits (..., L), L = 1 for two classes, into logarithms of probabilities (..., classes)."""
     z = logits.astype(np.float64)
     if z.shape[-1] == 1:
         z = np.concatenate([np.zeros_like(z), z], axis=-1)

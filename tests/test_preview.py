@@ -12,7 +12,7 @@ from napari_unet import processor
 from napari_unet.augmentation import Augmentation
 from napari_unet.cli import main
 from napari_unet.config import TrainConfig, UNetConfig
-from napari_unet.data import advice
+from napari_unet.data import advice, sights
 from napari_unet.data.synthetic import cells
 from napari_unet.errors import DataError
 from napari_unet.files.image import Image, open_image
@@ -93,7 +93,7 @@ def test_of_many_slices_some_are_loaded_and_all_are_counted(monkeypatch: pytest.
     labels = np.stack([cells((64, 64), seed=seed)[1] for seed in range(6)])
     whole = look(image, labels, "ZYX")
     monkeypatch.setattr("napari_unet.preview._LOOKED_AT", 2 * 64**2)
-    half = advice.look(whole.dataset.examples).bytes // 2
+    half = sights.look(whole.dataset.examples).bytes // 2
     monkeypatch.setattr("napari_unet.preview.memory", lambda: advice._PROCESS + half)
     part = look(image, labels, "ZYX")
     assert [example.index for example in part.dataset.examples] == [0, 3]

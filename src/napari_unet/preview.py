@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 
 from napari_unet.augmentation import Augmentation
 from napari_unet.config import TrainConfig, UNetConfig
-from napari_unet.data.advice import Advice, Computer, advise, look
+from napari_unet.data.advice import Advice, Computer, advise
 from napari_unet.data.augment_picture import augmentation_picture
 from napari_unet.data.dataset import Dataset, prepare
 from napari_unet.data.labels import ClassMap, Unpainted
 from napari_unet.data.lint import LabelCheck
 from napari_unet.data.lint_pairs import NotFinite
+from napari_unet.data.sights import look
 from napari_unet.errors import DataError
 from napari_unet.events import Stop, ignore_events, never_stop
 from napari_unet.files.image import Image

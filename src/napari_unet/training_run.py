@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy.typing as npt
 
 from napari_unet.config import TrainConfig, UNetConfig
-from napari_unet.data.advice import advise, look
+from napari_unet.data.advice import advise
 from napari_unet.data.axes import Stack
 from napari_unet.data.dataset import Dataset, fingerprints, prepare
+from napari_unet.data.sights import look
 from napari_unet.errors import FileError, ModelError
 from napari_unet.events import (
     Event,

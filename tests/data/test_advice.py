@@ -10,15 +10,14 @@ from hypothesis import strategies as st
 from napari_unet.config import TrainConfig, UNetConfig
 from napari_unet.data.advice import (
     Computer,
-    Sights,
     advise,
-    look,
     receptive_field,
     smaller,
     training_memory,
 )
 from napari_unet.data.dataset import Example
 from napari_unet.data.labels import IGNORE
+from napari_unet.data.sights import Sights, look
 from napari_unet.data.synthetic import cells, membranes
 
 LAPTOP = Computer(cores=2, memory=16_000_000_000)

@@ -5,24 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy import ndimage
 
 from napari_unet.config import TrainConfig, UNetConfig
-from napari_unet.data.dataset import Example
-from napari_unet.data.labels import IGNORE
+from napari_unet.data.sights import Sights
 from napari_unet.spec import weight_shapes
 from napari_unet.words import count
 
 __all__ = [
     "Advice",
     "Computer",
-    "Sights",
     "advise",
-    "look",
     "peak_rate",
     "receptive_field",
     "smaller",
@@ -50,10 +45,9 @@ _SEVERAL = 3
 _LARGEST_PATCH = 512
 _ROUND = 64
 _GRAIN = 16  # of the setting `patch`
-_ENOUGH = 32_000_000  # pixels in which objects are looked for: a second or two
 _MEMORY_PART = 0.5  # of the main memory that the images leave; the rest is for the viewer
 _MENTIONED = 100_000_000  # bytes of images from which they are spoken of
-_WEIGHT_BYTES = 2  # a pixel: weights are added when training begins
+
 
 # Peak memory of a training process on a CPU, measured with TensorFlow 2.21 in float32 at 16, 32 and 64 filters.
 _PROCESS = 800_000_000
@@ -87,28 +81,6 @@ class Computer:
 
 
 @dataclass(frozen=True)
-class Sights:
-    """What the images and their paint show.
-
-    Parameters
-    ----------
-    sizes : tuple of (int, int)
-        (Y, X) of each slice that is trained on, in pixels.
-    painted : float
-        Share of their pixels that carry a class, 0 to 1.
-    object_size : float or None
-        Usual width of an object, in pixels; None where no object is seen whole.
-    bytes : int
-        Main memory that the images, targets and weights take as long as training lasts.
-    """
-
-    sizes: tuple[tuple[int, int], ...]
-    painted: float = 1.0
-    object_size: float | None = None
-    bytes: int = 0
-
-
-@dataclass(frozen=True)
 class Advice:
     """Settings without a gap.
 
@@ -128,29 +100,6 @@ class Advice:
     train: TrainConfig
     reasons: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
-
-
-def look(examples: Sequence[Example]) -> Sights:
-    """Measure what settings depend on.
-
-    The width of an object is the diameter of a disk of its area; an object is a connected region of one class, or a hole
-    in one. Regions that the image or the paint cuts off are left out, so strokes measure nothing. The usual
-    width is the median in which each object counts as much as it is wide: neither many specks nor one
-    region around everything decides.
-
-    Parameters
-    ----------
-    examples : sequence of Example
-        What is trained on. Of much, slices are left out at even distances.
-    """
-    known = sum(int(np.count_nonzero(e.target != IGNORE)) for e in examples)
-    pixels = sum(e.target.size for e in examples)
-    step = max(1, math.ceil(pixels / _ENOUGH))
-    areas = np.concatenate([np.zeros(0), *(_whole_areas(e) for e in examples[::step])])
-    widths = np.sort(2 * np.sqrt(areas / math.pi))
-    width = float(widths[np.searchsorted(widths.cumsum(), widths.sum() / 2)]) if widths.size else None
-    sizes = tuple((e.target.shape[0], e.target.shape[1]) for e in examples)
-    return Sights(sizes, known / max(pixels, 1), width, sum(_bytes(e) for e in examples))
 
 
 def advise(
@@ -260,33 +209,6 @@ def training_memory(network: UNetConfig, patch: int, batch: int) -> int:
     return (
         _PROCESS + 4 * _COPIES * weights + _BYTES[network.normalization] * network.filters * batch * patch**2
     )
-
-
-def _bytes(example: Example) -> int:
-    ids = 0 if example.ids is None else example.ids.nbytes
-    # Targets are there twice: a region held out is hidden in a copy.
-    return example.image.nbytes + ids + (2 * example.target.itemsize + _WEIGHT_BYTES) * example.target.size
-
-
-def _whole_areas(example: Example) -> NDArray[np.float64]:
-    """Areas of the regions that neither the border nor an unpainted pixel cuts off."""
-    known = example.target != IGNORE
-    cut = known & ~ndimage.binary_erosion(known, border_value=0)
-    areas = [np.zeros(0)]
-    for regions in _regions(example, known):
-        sizes = np.bincount(regions.ravel()).astype(np.float64)
-        sizes[np.unique(regions[cut])] = 0
-        areas.append(sizes[1:][sizes[1:] > 0])
-    return np.concatenate(areas)
-
-
-def _regions(example: Example, known: NDArray[np.bool_]) -> Iterable[NDArray[Any]]:
-    """Yield the numbered regions of each class, or the objects where each has its number; 0 is elsewhere."""
-    if example.ids is not None:
-        yield example.ids
-        return
-    for kind in np.unique(example.target[known]):
-        yield ndimage.label(example.target == kind)[0]
 
 
 def _seen_from(pixel: int, network: UNetConfig) -> int:

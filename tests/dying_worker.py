@@ -15,7 +15,7 @@ from napari_unet.data.tiling import Tile
 from napari_unet.nn.engine import Engine
 
 MOST = int(sys.argv[1])
-compute = Engine.__call__
+compute = Engine.begin
 
 
 def too_large(self: Engine, pixels: Any, n: int, tile: Tile) -> Any:
@@ -24,7 +24,7 @@ def too_large(self: Engine, pixels: Any, n: int, tile: Tile) -> Any:
     return compute(self, pixels, n, tile)
 
 
-Engine.__call__ = too_large  # type: ignore[method-assign]
+Engine.begin = too_large  # type: ignore[method-assign]
 
 if __name__ == "__main__":
     code = worker.main()

@@ -85,7 +85,7 @@ def test_labels_are_made_anew_without_the_network(
     run(job_of(file, stack_file, probabilities=stored))
     config = PredictConfig(threshold=0.45, seed_threshold=0.34, min_size=2)
     expected = predict(load_model(file), read(stack_file), config)
-    monkeypatch.delattr(Engine, "__call__")
+    monkeypatch.delattr(Engine, "begin")
     job = job_of(file, stored, config, labels=tmp_path / f"again.{ending}").replace(given="probabilities")
     run(job)
     found = open_image(tmp_path / f"again.{ending}")

@@ -236,7 +236,7 @@ def test_where_memory_runs_out_tiles_become_smaller_and_the_answer_stays(
 ) -> None:
     stack = image((80, 90), "YX")
     expected = run(_MODEL, stack)
-    compute = Engine.__call__
+    compute = Engine.begin
 
     def small(self: Engine, pixels: np.ndarray, n: int, tile: Tile) -> Any:
         if pixels.shape[0] * pixels.shape[1] > 4000:
@@ -244,7 +244,7 @@ def test_where_memory_runs_out_tiles_become_smaller_and_the_answer_stays(
         return compute(self, pixels, n, tile)
 
     events: list[Event] = []
-    monkeypatch.setattr(Engine, "__call__", small)
+    monkeypatch.setattr(Engine, "begin", small)
     found = run(_MODEL, stack, notify=events.append)
     np.testing.assert_allclose(found, expected, atol=1e-6)
     # 80 x 92 pixels with the padding
@@ -260,7 +260,7 @@ def test_a_tile_that_cannot_be_made_smaller_ends_the_run(
     def never(self: Engine, pixels: np.ndarray, n: int, tile: Tile) -> Any:
         raise MemoryError
 
-    monkeypatch.setattr(Engine, "__call__", never)
+    monkeypatch.setattr(Engine, "begin", never)
     with pytest.raises(BackendError, match=r"not enough memory for a tile of \d+ pixels, the smallest"):
         run(_MODEL, image(size, "YX"))
 

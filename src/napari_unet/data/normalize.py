@@ -6,7 +6,7 @@ alone make seams.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,12 @@ __all__ = ["Range", "Survey", "survey"]
 _LIMIT = 1e6
 _DIGIT = 2**16
 _PIECE = 2**18
+
+_Each = Callable[..., Iterable[Any]]
+"""Applies a function to each of several values, as `map` does."""
+
+_Histograms = dict[int, NDArray[np.int64]]
+"""How often each digit occurs, by the higher digits that come before it."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +110,13 @@ class Survey:
     constant: tuple[bool, ...]
 
 
-def survey(stack: Stack, lower: float = 1.0, upper: float = 99.8, stop: Stop = never_stop) -> Survey:
+def survey(
+    stack: Stack,
+    lower: float = 1.0,
+    upper: float = 99.8,
+    stop: Stop = never_stop,
+    each: _Each = map,
+) -> Survey:
     """Find the percentiles of a whole stack, and its pixels that are no numbers.
 
     Pixels are counted in a histogram, block by block, so memory does not grow with the stack. Values
@@ -121,6 +133,8 @@ def survey(stack: Stack, lower: float = 1.0, upper: float = 99.8, stop: Stop = n
     stop : callable
         Asked before each block. Once it answers True, the survey covers what was read so far, and
         wide values only roughly: the caller, who knows, drops it.
+    each : callable
+        `map`, or that of a pool of threads, which count parts of a block beside each other.
 
     Returns
     -------
@@ -144,9 +158,7 @@ def survey(stack: Stack, lower: float = 1.0, upper: float = 99.8, stop: Stop = n
                 not_finite += int(finite.size - np.count_nonzero(finite))
                 first = first or _position(finite, n, y.start, x.start)
             for c, count in enumerate(counts):
-                for rows in _pieces(pixels.shape):
-                    values = pixels[rows, :, c]
-                    count.add(_keys(values if finite is None else values[finite[rows, :, c]]))
+                count.add(pixels[..., c], None if finite is None else finite[..., c], each)
         for count in counts:
             count.descend()
         if stop():
@@ -171,26 +183,31 @@ class _Select:
         self.level = 0
         self.prefixes: list[int] = []
         self.ranks: list[int] = []
-        self.histograms: dict[int, NDArray[np.int64]] = {0: self._empty()}
+        self.histograms: _Histograms = {0: self._empty()}
 
     def _empty(self) -> NDArray[np.int64]:
         return np.zeros(2**self.width, np.int64)
 
-    def add(self, keys: NDArray[Any]) -> None:
-        """Count keys (of any shape) in this pass."""
+    def add(self, pixels: NDArray[Any], finite: NDArray[np.bool_] | None, each: _Each) -> None:
+        """Count pixels (y, x) in this pass, where they are finite."""
+
+        def found_in(rows: slice) -> _Histograms:
+            return self._counted(_keys(pixels[rows] if finite is None else pixels[rows][finite[rows]]))
+
+        for histograms in each(found_in, _pieces(pixels.shape)):
+            for prefix, histogram in histograms.items():
+                self.histograms[prefix] += histogram
+
+    def _counted(self, keys: NDArray[Any]) -> _Histograms:
         if self.passes == 1:
-            self.histograms[0] += _count(keys, self.width)
-            return
+            return {0: _count(keys, self.width)}
         shift = 16 * (self.passes - 1 - self.level)
         digits = (keys >> keys.dtype.type(shift)).ravel()
         if self.level == 0:
-            self.histograms[0] += _count(digits.astype(np.uint16), 16)
-            return
+            return {0: _count(digits.astype(np.uint16), 16)}
         higher = digits >> digits.dtype.type(16)
-        for prefix, histogram in self.histograms.items():
-            mine = digits[higher == digits.dtype.type(prefix)]
-            if mine.size:
-                histogram += _count(mine.astype(np.uint16), 16)
+        found = {prefix: digits[higher == digits.dtype.type(prefix)] for prefix in self.histograms}
+        return {prefix: _count(mine.astype(np.uint16), 16) for prefix, mine in found.items() if mine.size}
 
     def descend(self) -> None:
         """End a pass: find the next digit of each key wanted."""

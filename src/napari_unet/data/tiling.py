@@ -88,7 +88,9 @@ def padded(shape: tuple[int, int], stride: int) -> tuple[int, int]:
     return _up(shape[0], stride), _up(shape[1], stride)
 
 
-def chunk_shape(shape: tuple[int, int], halo: Halo, stride: int, max_pixels: int) -> tuple[int, int]:
+def chunk_shape(
+    shape: tuple[int, int], halo: Halo, stride: int, max_pixels: int, *, one_shape: bool = False
+) -> tuple[int, int]:
     """Choose the chunks that cost the fewest computed pixels.
 
     Of all grids of nearly equal chunks whose reads hold at most `max_pixels`, the one with the
@@ -104,6 +106,8 @@ def chunk_shape(shape: tuple[int, int], halo: Halo, stride: int, max_pixels: int
         ``2**depth`` of the network.
     max_pixels : int
         Largest read, in pixels.
+    one_shape : bool
+        Whether all reads will have one shape, as `plan` can make them.
 
     Returns
     -------
@@ -116,7 +120,7 @@ def chunk_shape(shape: tuple[int, int], halo: Halo, stride: int, max_pixels: int
         If not even the smallest chunk with its halo fits `max_pixels`.
     """
     _check(shape, stride)
-    rows, columns = (_choices(size, halo, stride) for size in shape)
+    rows, columns = (_choices(size, halo, stride, one_shape) for size in shape)
     # Arrays over all pairs of a choice in y (axis 0) and a choice in x (axis 1).
     largest = rows.largest[:, None] * columns.largest
     cost = (rows.computed[:, None] * columns.computed).astype(float)
@@ -244,19 +248,20 @@ class _Choices:
     computed: npt.NDArray[np.int64]  # sum of the reads
 
 
-def _choices(size: int, halo: Halo, stride: int) -> _Choices:
+def _choices(size: int, halo: Halo, stride: int, one_shape: bool) -> _Choices:
     """Lengths that cut `size` into 1, 2, 3, ... nearly equal chunks."""
     blocks = _up(size, stride) // stride
     lengths = sorted({-(-blocks // parts) for parts in range(1, blocks + 1)}, reverse=True)
     chunks = np.array(lengths, np.int64) * stride
-    reads = [_reads(size, int(chunk), halo, stride) for chunk in chunks]
+    more = np.inf if one_shape else _EQUAL_READS
+    reads = [_reads(size, int(chunk), halo, stride, more) for chunk in chunks]
     largest = np.array([int((stop - start).max()) for start, stop in reads], np.int64)
     computed = np.array([int((stop - start).sum()) for start, stop in reads], np.int64)
     return _Choices(chunks, largest, computed)
 
 
 def _reads(
-    size: int, chunk: int, halo: Halo, stride: int, more: float = _EQUAL_READS
+    size: int, chunk: int, halo: Halo, stride: int, more: float
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Start and stop of the read of each chunk along one axis, of one length if that costs at most the fraction `more`."""
     end = _up(size, stride)

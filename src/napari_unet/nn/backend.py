@@ -37,6 +37,7 @@ __all__ = [
     "memory_errors",
     "policy",
     "prepare",
+    "send_back",
     "total",
     "traced",
     "versions",
@@ -226,6 +227,13 @@ def compiled(network: Any, *, final: bool = False) -> Computation:
 def as_array(tensor: Any) -> npt.NDArray[Any]:
     """Bring a tensor of the backend to numpy; it waits until it is computed."""
     return np.asarray(load_keras().ops.convert_to_numpy(tensor))
+
+
+def send_back(tensors: Sequence[Any]) -> None:
+    """Have tensors copied to main memory as soon as they are computed, where the backend can; `as_array` then finds them there."""
+    if load_keras().backend.backend() == "jax":
+        for tensor in tensors:
+            tensor.copy_to_host_async()
 
 
 def traced(network: Any) -> Forward:

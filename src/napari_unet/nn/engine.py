@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 else:
     keras = backend.load_keras()
 
-__all__ = ["SAMPLED", "Engine", "needed_halo"]
+__all__ = ["SAMPLED", "Answers", "Engine", "needed_halo"]
 
 _FAST_HALO = 64
 """Pixels of the halo that is not exact: the error was 0.013 at most on a trained network, and 0.42 with 32."""
@@ -49,6 +50,7 @@ SAMPLED = "uncertainty"
 """The output that is made of several passes with dropout."""
 
 Pixels = npt.NDArray[Any]
+Answers = dict[str, Pixels]
 Float32 = npt.NDArray[np.float32]
 
 
@@ -124,8 +126,25 @@ class Engine:
         else:
             self._direct = self._compiled(model.prediction_network, self._finish_as)
 
-    def __call__(self, pixels: Pixels, n: int, tile: Tile) -> dict[str, Pixels]:
-        """Compute a tile.
+    def __call__(self, pixels: Pixels, n: int, tile: Tile) -> Answers:
+        """Compute a tile, and wait for it.
+
+        Parameters
+        ----------
+        pixels, n, tile
+            As for `begin`.
+
+        Returns
+        -------
+        dict of str to ndarray
+            As `begin` promises.
+        """
+        return self.begin(pixels, n, tile)()
+
+    def begin(self, pixels: Pixels, n: int, tile: Tile) -> Callable[[], Answers]:
+        """Have a tile computed, without waiting for it where the backend computes beside its caller, as on a GPU.
+
+        Several passes are waited for, save the last.
 
         Parameters
         ----------
@@ -138,16 +157,20 @@ class Engine:
 
         Returns
         -------
-        dict of str to ndarray
-            By kind, of the size of ``tile.write``: (y, x), and (y, x, L) for probabilities.
+        callable
+            It waits for the answers, a dict of str to ndarray: by kind, of the size of ``tile.write``: (y, x), and
+            (y, x, L) for probabilities.
         """
         if self._passes or len(self._turns) > 1:
             mean, sampled = self._averages(pixels, n, tile)
             answers = self._finish(mean[tile.crop][None], sampled[tile.crop][None])
-            return self._named(answers, (slice(None), slice(None)))
-        return self._named(self._direct(*self._inputs(pixels)), tile.crop)
+            crop = slice(None), slice(None)
+        else:
+            answers, crop = self._direct(*self._inputs(pixels)), tile.crop
+        backend.send_back(answers)
+        return partial(self._named, answers, crop)
 
-    def _named(self, answers: Sequence[Any], crop: tuple[slice, slice]) -> dict[str, Pixels]:
+    def _named(self, answers: Sequence[Any], crop: tuple[slice, slice]) -> Answers:
         return {
             kind: backend.as_array(answer)[0][crop] for kind, answer in zip(self._kinds, answers, strict=True)
         }

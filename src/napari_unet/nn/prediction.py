@@ -6,11 +6,7 @@ One chunk of the output is the unit of work, of writing and of resuming.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from time import perf_counter
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -20,25 +16,17 @@ from napari_unet.data.axes import Stack
 from napari_unet.data.instances import Window
 from napari_unet.data.normalize import Range
 from napari_unet.data.tiling import Tile, read_tile
-from napari_unet.errors import BackendError, ModelError
-from napari_unet.events import (
-    Noted,
-    Notify,
-    PredictStarted,
-    Stop,
-    TileDone,
-    Warned,
-    ignore_events,
-    never_stop,
-)
+from napari_unet.errors import ModelError
+from napari_unet.events import Noted, Notify, PredictStarted, Stop, ignore_events, never_stop
 from napari_unet.nn import backend
 from napari_unet.nn.engine import SAMPLED, Engine, needed_halo
 from napari_unet.nn.estimate import Estimate, estimate
 from napari_unet.nn.inputs import check_channels, check_dropout, measure_range
-from napari_unet.nn.machine import this_computer
+from napari_unet.nn.machine import memory_of_tiles, this_computer
 from napari_unet.nn.model import UNetModel
 from napari_unet.nn.outputs import Writable, Writer
-from napari_unet.nn.plan import Plan, Work, best_chunk, bytes_per_pixel, largest_tile, pixels_of
+from napari_unet.nn.pipeline import Pipeline
+from napari_unet.nn.plan import Plan, best_chunk, bytes_per_pixel, largest_tile, pixels_of
 from napari_unet.spec import ModelSpec
 
 __all__ = [
@@ -49,8 +37,6 @@ __all__ = [
     "segment",
     "settle_precision",
 ]
-
-Answers = dict[str, npt.NDArray[Any]]
 
 
 def segment(
@@ -128,7 +114,7 @@ def segment(
     if found.is_news:
         notify(Noted(found.sentence))
     write = Writer(plan, model.spec, outputs, window)
-    return _Run(plan, engine, stack, write, total, notify, stop).do(todo)
+    return Pipeline(plan, engine, stack, write, total, notify, stop).do(todo)
 
 
 def compute_chunks(
@@ -167,7 +153,7 @@ def compute_chunks(
     todo = [work for work in plan.works() if work.index in wanted]
     engine = _engine(model, stack, config, tuple(outputs), pixel_range, plan)
     write = Writer(plan, model.spec, outputs, window)
-    return _Run(plan, engine, stack, write, len(todo), notify, stop).do(todo)
+    return Pipeline(plan, engine, stack, write, len(todo), notify, stop).do(todo)
 
 
 def foresee(
@@ -220,7 +206,7 @@ def make_plan(
     kinds : sequence of str
         Outputs.
     memory : int, optional
-        Bytes that are free where tiles are computed; by default those of this computer.
+        Bytes that are free where tiles are computed; by default those of this computer or its accelerator.
     parts : int
         How many chunks there should be, where they are not given, so that several processes have something to do.
 
@@ -234,13 +220,20 @@ def make_plan(
     if SAMPLED in kinds:
         check_dropout(model.spec)
     reach, stride = needed_halo(model.network, config), model.spec.network.stride
+    accelerated = backend.device_name() != "CPU"
     largest = largest_tile(
-        config, model.spec, settle_precision(config), reach, several_passes=SAMPLED in kinds, memory=memory
+        config,
+        model.spec,
+        settle_precision(config),
+        reach,
+        memory_of_tiles() if memory is None else memory,
+        several_passes=SAMPLED in kinds,
+        accelerated=accelerated,
     )
+    one_shape = backend.compile_ahead() or accelerated
     # Asked for even when the chunk is given: it refuses a tile limit that no chunk can keep.
-    best = best_chunk(stack, reach, stride, largest, parts)
+    best = best_chunk(stack, reach, stride, largest, parts, one_shape=one_shape)
     slices, sides = (window[0], window[1:]) if window else (None, None)
-    one_shape = backend.compile_ahead() or backend.device_name() != "CPU"
     return Plan.of(stack, chunk or best, reach, stride, largest, slices, sides, one_shape=one_shape)
 
 
@@ -251,128 +244,6 @@ def compute_tile(
     pixels = pixel_range.apply(read_tile(stack, n, tile, stride))
     computed: npt.NDArray[np.float32] = forward(pixels[None])[0][tile.crop]
     return computed
-
-
-class _Run:
-    """Computes chunks and writes them.
-
-    On an accelerator, the next tile is read and the last chunk written while a tile is computed; a processor has no time left over.
-    """
-
-    def __init__(
-        self,
-        plan: Plan,
-        engine: Engine,
-        stack: Stack,
-        write: Writer,
-        total: int,
-        notify: Notify,
-        stop: Stop,
-    ) -> None:
-        self._plan, self._engine, self._stack, self._write = plan, engine, stack, write
-        self._total, self._notify, self._stop = total, notify, stop
-        self._largest = plan.largest
-        self._ahead = int(backend.device_name() != "CPU")
-        self._writing: deque[Future[None]] = deque()
-
-    def do(self, todo: Sequence[Work]) -> bool:
-        """Compute `todo`; return True if stopped before the end."""
-        self._left, self._begun, self._count = len(todo), perf_counter(), len(todo)
-        with _threads(self._ahead) as reader, _threads(self._ahead) as writer:
-            found: list[tuple[Tile, Answers]] = []
-            for (work, tile, last), pixels in self._read(todo, reader):
-                if self._stop():
-                    self._settle(0)
-                    return True
-                found.append((tile, self._answers(work.n, tile, pixels)))
-                if last:
-                    self._writing.append(writer.submit(self._write, work, _assembled(work.tile, found)))
-                    self._settle(self._ahead)
-                    found = []
-            self._settle(0)
-        return False
-
-    def _parts(self, todo: Iterable[Work]) -> Iterator[tuple[Work, Tile, bool]]:
-        """List the tiles of each chunk; the flag says which is the last of its chunk."""
-        for work in todo:
-            *others, last = self._plan.tiles_of(work.tile, self._largest)
-            yield from ((work, tile, False) for tile in others)
-            yield work, last, True
-
-    def _read(self, todo: Iterable[Work], reader: Executor) -> Iterator[tuple[tuple[Work, Tile, bool], Any]]:
-        reading: deque[tuple[tuple[Work, Tile, bool], Future[Any]]] = deque()
-        for part in self._parts(todo):
-            reading.append((part, reader.submit(self._load, part[0].n, part[1])))
-            if len(reading) > self._ahead:
-                done, pixels = reading.popleft()
-                yield done, pixels.result()
-        for done, pixels in reading:
-            yield done, pixels.result()
-
-    def _load(self, n: int, tile: Tile) -> npt.NDArray[Any]:
-        return read_tile(self._stack, n, tile, self._plan.stride)
-
-    def _answers(self, n: int, tile: Tile, pixels: npt.NDArray[Any]) -> Answers:
-        try:
-            with backend.memory_errors():
-                return self._engine(pixels, n, tile)
-        except MemoryError:
-            parts = self._smaller(tile)
-        return _assembled(tile, [(part, self._answers(n, part, self._load(n, part))) for part in parts])
-
-    def _smaller(self, tile: Tile) -> list[Tile]:
-        """Cut a tile that memory was not there for."""
-        half = pixels_of(tile) // 2
-        parts = self._plan.tiles_of(tile, half)
-        if max(map(pixels_of, parts)) >= pixels_of(tile):
-            raise BackendError(
-                f"There is not enough memory for a tile of {pixels_of(tile):,} pixels, the smallest: close other programs, "
-                "or use a model of fewer filters."
-            )
-        if half < self._largest:
-            self._largest = half
-            self._notify(
-                Warned(f"Memory ran out, so tiles have at most {half / 1e6:.2g} megapixels from now on.")
-            )
-        return parts
-
-    def _settle(self, most: int) -> None:
-        """Wait until at most that many chunks are still being written, and tell of those that are done."""
-        while len(self._writing) > most:
-            self._writing.popleft().result()
-            self._left -= 1
-            done = self._count - self._left
-            left = (perf_counter() - self._begun) / done * self._left
-            self._notify(TileDone(self._total - self._left, self._total, left))
-
-
-class _AtOnce(Executor):
-    """Does what it is asked for before it returns."""
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        future: Future[Any] = Future()
-        future.set_result(fn(*args, **kwargs))
-        return future
-
-
-def _threads(count: int) -> Executor:
-    return ThreadPoolExecutor(count) if count else _AtOnce()
-
-
-def _assembled(whole: Tile, parts: Sequence[tuple[Tile, Answers]]) -> Answers:
-    """Put the answers for a chunk together."""
-    if len(parts) == 1:
-        return parts[0][1]
-    top, left = (side.start for side in whole.write)
-    size = tuple(side.stop - side.start for side in whole.write)
-    blocks = {
-        kind: np.empty((*size, *answer.shape[2:]), answer.dtype) for kind, answer in parts[0][1].items()
-    }
-    for tile, answers in parts:
-        y, x = tile.write
-        for kind, answer in answers.items():
-            blocks[kind][y.start - top : y.stop - top, x.start - left : x.stop - left] = answer
-    return blocks
 
 
 def _engine(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -56,6 +57,16 @@ def test_survey_counts_each_channel_of_a_large_stack_on_its_own() -> None:
     for c in range(2):
         expected = np.percentile(array[:, c].astype(np.float64), [1.0, 99.8])
         np.testing.assert_allclose([found.range.low[c], found.range.high[c]], expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", ["u1", "u2", "f4"])
+def test_threads_that_count_beside_each_other_find_the_same(dtype: str) -> None:
+    array = np.random.default_rng(0).uniform(0, 250, (2, 700, 900)).astype(dtype)
+    if dtype == "f4":
+        array[1, 5, 6] = np.nan
+    stack = Stack(array, "ZYX")
+    with ThreadPoolExecutor(4) as pool:
+        assert survey(stack, each=pool.map) == survey(stack)
 
 
 def test_pixels_that_are_no_numbers_are_counted_and_left_out() -> None:

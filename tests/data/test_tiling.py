@@ -110,13 +110,20 @@ def test_chosen_chunks_respect_the_limit_and_fit_the_plan(shape, halo, stride, m
 
 
 @patient
-@given(st.tuples(st.integers(1, 200), st.integers(1, 200)), halos, st.sampled_from([4, 16]), blocks)
-def test_no_equal_grid_computes_less_than_the_chosen_one(shape, halo, stride, parts):
+@given(
+    st.tuples(st.integers(1, 200), st.integers(1, 200)),
+    halos,
+    st.sampled_from([4, 16]),
+    blocks,
+    st.booleans(),
+)
+def test_no_equal_grid_computes_less_than_the_chosen_one(shape, halo, stride, parts, one_shape):
     limit = 20_000
-    best = computed(plan(shape, chunk_shape(shape, halo, stride, limit), halo, stride))
+    chosen = chunk_shape(shape, halo, stride, limit, one_shape=one_shape)
+    best = computed(plan(shape, chosen, halo, stride, one_shape=one_shape))
     steps = [-(-size // stride) for size in shape]
     chunk = chunks_of(shape, (-(-steps[0] // parts[0]), -(-steps[1] // parts[1])), stride)
-    other = plan(shape, chunk, halo, stride)
+    other = plan(shape, chunk, halo, stride, one_shape=one_shape)
     if max(y * x for y, x in (lengths(tile.read) for tile in other)) <= limit:
         assert best <= computed(other)
 

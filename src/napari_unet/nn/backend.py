@@ -35,6 +35,7 @@ __all__ = [
     "limit_threads",
     "load_keras",
     "memory_errors",
+    "name",
     "policy",
     "prepare",
     "send_back",
@@ -74,22 +75,31 @@ def load_keras() -> Any:
         is missing or cannot run on this processor.
     """
     _refuse_beside_viewer()
-    name = os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    if name == "tensorflow" and "tensorflow" not in sys.modules:
+    library = os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    if library == "tensorflow" and "tensorflow" not in sys.modules:
         _check_processor()
         # Its start-up notes go to the log of whoever asked for them, not to everyone's terminal.
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    library = _LIBRARIES.get(name, name)
     try:
-        importlib.import_module(name)
+        importlib.import_module(library)
         return importlib.import_module("keras")
     except ImportError as error:
         # Several lines of advice about other platforms follow the first one.
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise BackendError(
-            f"{library} cannot be loaded ({reason}): "
-            f'install it with "{sys.executable} -m pip install --upgrade keras {name}".'
+            f"{_LIBRARIES.get(library, library)} cannot be loaded ({reason}): "
+            f'install it with "{sys.executable} -m pip install --upgrade keras {library}".'
         ) from error
+
+
+def name() -> str:
+    """Return the name of the backend: ``"tensorflow"``, ``"jax"`` or ``"torch"``."""
+    return str(_loaded().backend.backend())
+
+
+def _loaded() -> Any:
+    """Keras, loaded if need be. Whether it may be loaded isn't asked anew: that takes 5 ms, too much for each tile."""
+    return sys.modules.get("keras") or load_keras()
 
 
 def prepare(precision: Precision = "float32", seed: int = 0) -> None:
@@ -129,7 +139,7 @@ def limit_threads(count: int) -> None:
     BackendError
         As `load_keras`.
     """
-    match load_keras().backend.backend():
+    match name():
         case "tensorflow":
             import tensorflow as tf
 
@@ -156,22 +166,24 @@ def policy(precision: Precision) -> Iterator[None]:
 
 def device_name() -> str:
     """Say in words what computes: ``"CPU"``, or ``"GPU: "`` and its name."""
-    match load_keras().backend.backend():
+    match name():
         case "tensorflow":
             import tensorflow as tf
 
             gpus = tf.config.list_physical_devices("GPU")
-            name = tf.config.experimental.get_device_details(gpus[0]).get("device_name", "") if gpus else None
+            found = (
+                tf.config.experimental.get_device_details(gpus[0]).get("device_name", "") if gpus else None
+            )
         case "jax":
             import jax
 
             device = jax.devices()[0]
-            name = None if device.platform == "cpu" else device.device_kind
+            found = None if device.platform == "cpu" else device.device_kind
         case _:
             import torch
 
-            name = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return "CPU" if name is None else f"GPU: {name}".removesuffix(": ")
+            found = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return "CPU" if found is None else f"GPU: {found}".removesuffix(": ")
 
 
 @contextmanager
@@ -193,7 +205,7 @@ def compile_ahead() -> bool:
 
     JAX traces only when it compiles. For TensorFlow it would be XLA, which is slower on a CPU.
     """
-    return bool(load_keras().backend.backend() == "jax")
+    return name() == "jax"
 
 
 def compiled(network: Any, *, final: bool = False) -> Computation:
@@ -215,7 +227,7 @@ def compiled(network: Any, *, final: bool = False) -> Computation:
     callable
         From an array, or a tensor of the backend, for each input, to a list of tensors.
     """
-    match load_keras().backend.backend():
+    match name():
         case "tensorflow":
             return _compiled_tensorflow(network, final)
         case "jax":
@@ -226,12 +238,12 @@ def compiled(network: Any, *, final: bool = False) -> Computation:
 
 def as_array(tensor: Any) -> npt.NDArray[Any]:
     """Bring a tensor of the backend to numpy; it waits until it is computed."""
-    return np.asarray(load_keras().ops.convert_to_numpy(tensor))
+    return np.asarray(_loaded().ops.convert_to_numpy(tensor))
 
 
 def send_back(tensors: Sequence[Any]) -> None:
     """Have tensors copied to main memory as soon as they are computed, where the backend can; `as_array` then finds them there."""
-    if load_keras().backend.backend() == "jax":
+    if name() == "jax":
         for tensor in tensors:
             tensor.copy_to_host_async()
 
@@ -256,7 +268,7 @@ def traced(network: Any) -> Forward:
 
 def total(parts: Sequence[Any]) -> Any:
     """Add tensors of one shape; TensorFlow then adds them within the convolution that made the first."""
-    if load_keras().backend.backend() == "tensorflow":
+    if name() == "tensorflow":
         import tensorflow as tf
 
         return tf.add_n(parts)
@@ -282,7 +294,7 @@ def batch_normalized(features: Any, scale: Any, offset: Any, epsilon: float) -> 
     tuple of tensor or None
         Normalised features, means and variances; None where Keras has to do it.
     """
-    if load_keras().backend.backend() != "tensorflow":
+    if name() != "tensorflow":
         return None
     import tensorflow as tf
 
@@ -299,9 +311,8 @@ def batch_normalized(features: Any, scale: Any, offset: Any, epsilon: float) -> 
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the libraries that a model depends on."""
-    name = str(load_keras().backend.backend())
     found = {"python": platform.python_version()}
-    for package in ("napari-unet", "keras", name, "numpy"):
+    for package in ("napari-unet", "keras", name(), "numpy"):
         try:
             found[package] = version(package)
         except PackageNotFoundError:
@@ -313,7 +324,7 @@ def versions() -> dict[str, str]:
 
 def _own_errors() -> type[Exception]:
     """Return the class of errors that the backend raises while it computes."""
-    match load_keras().backend.backend():
+    match name():
         case "tensorflow":
             import tensorflow as tf
 

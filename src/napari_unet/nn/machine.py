@@ -41,7 +41,7 @@ def memory_of_tiles() -> int:
 
 
 def _free_on_gpu() -> int | None:
-    match backend.load_keras().backend.backend():
+    match backend.name():
         case "jax":
             import jax
 
@@ -61,7 +61,7 @@ def _free_on_gpu() -> int | None:
 
 
 def _gpu_has_bfloat16() -> bool:
-    match backend.load_keras().backend.backend():
+    match backend.name():
         case "tensorflow":
             import tensorflow as tf
 

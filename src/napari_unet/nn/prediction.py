@@ -216,7 +216,10 @@ def make_plan(
         If the largest tile allowed is too small for the network.
     ModelError
         If uncertainty is asked of a model without dropout.
+    BackendError
+        If a viewer with OpenGL lives in this process on Linux.
     """
+    backend.load_keras()  # refuses to go on beside a viewer, which may have been opened since
     if SAMPLED in kinds:
         check_dropout(model.spec)
     reach, stride = needed_halo(model.network, config), model.spec.network.stride

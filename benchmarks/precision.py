@@ -1,6 +1,6 @@
 """Training in float32 and in bfloat16: steps per second and quality, side by side.
 
-    python benchmarks/precision.py [--seeds 3] [--steps 600] [--data ../shared/data/isbi2012_em]
+    python benchmarks/precision.py [--seeds 3] [--steps 600] [--preset quick-norm] [--data ../shared/data/isbi2012_em]
 
 Trains on membranes made up here, or on those of ISBI 2012 (folders `image` and `label`; the last sixth of
 the slices tests). Both precisions get the same seeds, patches and number of steps, one after the other. Each model is
@@ -15,12 +15,12 @@ import statistics
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
 from napari_unet import predict, train
-from napari_unet.config import TrainConfig, UNetConfig
+from napari_unet.config import PredictConfig, TrainConfig, UNetConfig, UNetPreset
 from napari_unet.data.metrics import class_scores
 from napari_unet.data.synthetic import membranes
 from napari_unet.events import Event, StepDone, Validated
@@ -48,7 +48,7 @@ def main() -> None:
     )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=600)
-    parser.add_argument("--filters", type=int, default=16)
+    parser.add_argument("--preset", choices=get_args(UNetPreset), default="quick-norm")
     parser.add_argument("--patch", type=int, default=256)
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--data", type=Path, help="folder with `image` and `label`")
@@ -59,7 +59,7 @@ def main() -> None:
     outcomes: dict[Precision, list[Outcome]] = {name: [] for name in precisions}
     computer = this_computer()
     print(
-        f"{options.steps} steps of {options.batch} x {options.patch}², {options.filters} filters, on "
+        f"{options.steps} steps of {options.batch} x {options.patch}², {options.preset}, on "
         f"{computer.accelerator or f'{computer.cores} cores'}; bfloat16 {'in' if computer.bfloat16 else 'NOT in'} hardware\n"
     )
     print(f"{'seed':>4} {'precision':10} {'steps/s':>8} {'held-out Dice':>14} {'test Dice':>10}")
@@ -73,7 +73,7 @@ def main() -> None:
                 precision=precision,
                 patience=0,
             )
-            outcome = _train(learn, test, UNetConfig(filters=options.filters), config)
+            outcome = _train(learn, test, UNetConfig.preset(options.preset), config)
             outcomes[precision].append(outcome)
             print(
                 f"{seed:4} {precision:10} {outcome.rate:8.2f} {outcome.held_out:14.4f} {outcome.test:10.4f}",
@@ -98,7 +98,7 @@ def _train(learn: Stacks, test: Stacks, network: UNetConfig, config: TrainConfig
         last = now
 
     model = train([learn[0]], [learn[1]], network, config, notify=watch).in_precision("float32")
-    answers = predict(model, test[0])
+    answers = predict(model, test[0], PredictConfig(precision="float32"))
     dice = statistics.mean(score.dice for score in class_scores(answers, test[1], (0, 1)).values())
     # The first steps prepare the backend; measuring comes between steps, before the event of its score.
     return Outcome(1 / statistics.median(seconds[3:]), max(scores), dice)

@@ -8,6 +8,7 @@ from typing import Any
 
 from quality_cells import Cell
 from quality_data import DataSet
+from quality_plain import BATCH, PATCH
 from quality_trial import Meter, Paint, marks_of, network_of, score_model
 
 import napari_unet
@@ -59,7 +60,10 @@ def _job(data: DataSet, paint: Paint, cell: Cell, folder: Path, network: UNetCon
         write_tiff(path[1], painted, "YX", labels=True)
         images.append(ArraySource(path=str(path[0]), axes=data.axes))
         labels.append(ArraySource(path=str(path[1])))
-    length = {"steps": cell.steps} if cell.steps else {"minutes": cell.minutes}
+    # A step is the same everywhere: on a GPU, more patches would be chosen for it.
+    length = (
+        {"steps": cell.steps, "patch": PATCH, "batch": BATCH} if cell.steps else {"minutes": cell.minutes}
+    )
     return TrainJob(
         images=tuple(images),
         labels=tuple(labels),

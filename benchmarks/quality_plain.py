@@ -25,7 +25,7 @@ from napari_unet.data.sampling import Batch
 from napari_unet.spec import ModelSpec
 from napari_unet.training_run import make_card
 
-__all__ = ["PlainSampler", "run"]
+__all__ = ["BATCH", "PATCH", "PlainSampler", "run"]
 
 PATCH, BATCH, RATE = 256, 2, 1e-4
 

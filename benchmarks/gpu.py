@@ -342,7 +342,7 @@ def _print_times(name: str, part: Part) -> None:
     """Print where the time of our engine goes, of one more run."""
     with _clocks() as times:
         total = part.run()
-    beside = ("reading", "writing")
+    beside = ("reading", "fetching", "writing")
     rest = total - sum(spent for step, spent in times.items() if step not in beside)
     steps = ", ".join(f"{step} {1e3 * spent:.1f}" for step, spent in times.items() if step not in beside)
     threads = ", ".join(f"{step} {1e3 * times[step]:.1f}" for step in beside)
@@ -371,13 +371,14 @@ def _clocks() -> Iterator[Counter[str]]:
     begin = timed("upload and dispatch", Engine.begin)
 
     def begun(*args: Any) -> Callable[[], Any]:
-        return timed("waiting for answers", begin(*args))
+        return timed("fetching", begin(*args))
 
     with ExitStack() as patched:
         for owner, name, instead in (
             (prediction, "make_plan", timed("plan", prediction.make_plan)),
             (inputs, "survey", timed("survey", inputs.survey)),
             (Engine, "begin", begun),
+            (pipeline._Computing, "wait", timed("waiting for answers", pipeline._Computing.wait)),
             (pipeline, "read_tile", timed("reading", pipeline.read_tile)),
             (Writer, "__call__", timed("writing", Writer.__call__)),
         ):

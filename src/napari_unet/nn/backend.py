@@ -38,7 +38,6 @@ __all__ = [
     "name",
     "policy",
     "prepare",
-    "send_back",
     "total",
     "traced",
     "versions",
@@ -239,13 +238,6 @@ def compiled(network: Any, *, final: bool = False) -> Computation:
 def as_array(tensor: Any) -> npt.NDArray[Any]:
     """Bring a tensor of the backend to numpy; it waits until it is computed."""
     return np.asarray(_loaded().ops.convert_to_numpy(tensor))
-
-
-def send_back(tensors: Sequence[Any]) -> None:
-    """Have tensors copied to main memory as soon as they are computed, where the backend can; `as_array` then finds them there."""
-    if name() == "jax":
-        for tensor in tensors:
-            tensor.copy_to_host_async()
 
 
 def traced(network: Any) -> Forward:

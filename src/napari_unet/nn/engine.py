@@ -167,7 +167,6 @@ class Engine:
             crop = slice(None), slice(None)
         else:
             answers, crop = self._direct(*self._inputs(pixels)), tile.crop
-        backend.send_back(answers)
         return partial(self._named, answers, crop)
 
     def _named(self, answers: Sequence[Any], crop: tuple[slice, slice]) -> Answers:

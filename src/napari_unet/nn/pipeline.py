@@ -1,7 +1,7 @@
 """Chunks, from reading over computing to writing: one thing after another, or beside each other where an accelerator computes.
 
-An accelerator gets the next tile before the answer of the one before is fetched: it would stand still while pixels are copied.
-Meanwhile threads read the tile after and write the last chunk. A processor has no time left over for that.
+An accelerator gets the next tile before the answer of the one before is there: it would stand still while pixels are copied.
+Threads fetch answers, read the tile after and write the last chunk. A processor has no time left over for that.
 """
 
 from __future__ import annotations
@@ -78,12 +78,13 @@ class Pipeline:
     def do(self, todo: Sequence[Work]) -> bool:
         """Compute `todo`; return True if stopped before the end."""
         self._left, self._begun, self._count = len(todo), perf_counter(), len(todo)
-        with _threads(self._ahead) as reader, _threads(self._ahead) as writer:
+        count = self._ahead
+        with _threads(count) as reader, _threads(count) as self._fetcher, _threads(count) as writer:
             for part, pixels in self._read(todo, reader):
                 if self._stop():
                     self._settle(0)
                     return True
-                self._computing.append((part, _Computing(self._engine, pixels, part.work.n, part.tile)))
+                self._computing.append((part, self._compute(pixels, part.work.n, part.tile)))
                 self._collect(self._ahead, writer)
             self._collect(0, writer)
             self._settle(0)
@@ -109,7 +110,7 @@ class Pipeline:
         return read_tile(self._stack, n, tile, self._plan.stride)
 
     def _collect(self, most: int, writer: Executor) -> None:
-        """Fetch answers until at most that many tiles are being computed, and have complete chunks written."""
+        """Take answers until at most that many tiles are being computed, and have complete chunks written."""
         while len(self._computing) > most:
             part, computing = self._computing.popleft()
             self._found.append((part.tile, self._answers(part.work.n, part.tile, computing)))
@@ -128,7 +129,10 @@ class Pipeline:
         return _assembled(tile, [(part, self._recomputed(n, part)) for part in self._smaller(tile)])
 
     def _recomputed(self, n: int, tile: Tile) -> Answers:
-        return self._answers(n, tile, _Computing(self._engine, self._load(n, tile), n, tile))
+        return self._answers(n, tile, self._compute(self._load(n, tile), n, tile))
+
+    def _compute(self, pixels: npt.NDArray[Any], n: int, tile: Tile) -> _Computing:
+        return _Computing(self._engine, pixels, n, tile, self._fetcher)
 
     def _smaller(self, tile: Tile) -> list[Tile]:
         """Cut a tile that memory was not there for."""
@@ -160,21 +164,22 @@ class Pipeline:
 
 
 class _Computing:
-    """A tile that is being computed. Memory may run out when it begins, or while it is waited for."""
+    """A tile that is being computed. Memory may run out when it begins, or while its answers are fetched."""
 
-    def __init__(self, engine: Engine, pixels: npt.NDArray[Any], n: int, tile: Tile) -> None:
-        self._fetch: Callable[[], Answers] | None = None
-        self._answers: Answers | None = None
+    def __init__(
+        self, engine: Engine, pixels: npt.NDArray[Any], n: int, tile: Tile, fetcher: Executor
+    ) -> None:
+        self._fetching: Future[Answers] | None = None
         with suppress(MemoryError), backend.memory_errors():
-            self._fetch = engine.begin(pixels, n, tile)
+            # At once, before another tile begins: TensorFlow and PyTorch copy after all that the device was told until then.
+            self._fetching = fetcher.submit(engine.begin(pixels, n, tile))
 
     def wait(self) -> Answers | None:
         """Return the answers; None where memory ran out."""
-        if self._fetch is not None:
-            fetch, self._fetch = self._fetch, None  # it holds memory of the device
+        if self._fetching is not None:
             with suppress(MemoryError), backend.memory_errors():
-                self._answers = fetch()
-        return self._answers
+                return self._fetching.result()
+        return None
 
 
 class _AtOnce(Executor):

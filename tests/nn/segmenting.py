@@ -17,7 +17,7 @@ from napari_unet.nn.outputs import output_layout
 from napari_unet.nn.prediction import segment
 from napari_unet.spec import ClassInfo, ModelSpec
 
-FLOAT = PredictConfig(probability_type="float32", tile_megapixels=64)
+FLOAT = PredictConfig(probability_type="float32", precision="float32", tile_megapixels=64)
 
 
 def random_model(seed: int = 0, **changes: Any) -> UNetModel:

@@ -184,7 +184,7 @@ def test_threshold_is_the_models_own_or_the_one_given() -> None:
 
 def test_bytes_stand_for_0_to_1() -> None:
     model, stack = _MODELS[1, 1], image((20, 20), "YX")
-    found = run(model, stack, PredictConfig())
+    found = run(model, stack, PredictConfig(precision="float32"))
     assert found.dtype == np.uint8
     np.testing.assert_array_equal(found, np.rint(run(model, stack) * 255))
 

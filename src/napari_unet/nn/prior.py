@@ -19,7 +19,7 @@ __all__ = ["Prior"]
 _LOOKS = 12  # patches that are looked at
 _SIDE = 256  # of each, in pixels, at most
 _RARE = 1e-4  # a class is taken for at least that common
-_PART = 1 / 3
+_PART = 1 / 2
 """Of the way there: all of it lost the rarest of four classes (rocks)."""
 
 _LAST = "logits/bias"
@@ -51,7 +51,7 @@ class Prior:
     def correct(self, forward: Forward, weights: Arrays) -> Arrays:
         """Return weights whose answers fit better how common classes are where nobody painted.
 
-        Only the last biases change: by a third of the logarithm of how much more common each class is than it was painted.
+        Only the last biases change: by half the logarithm of how much more common each class is than it was painted.
 
         Parameters
         ----------

@@ -455,12 +455,13 @@ def test_added_layers_that_do_not_fit_are_refused(
 def test_chosen_layers_stay_chosen_under_another_name(two: Any, qtbot: Any) -> None:
     dock = _dock(two)
     dock.image.box.value, dock.labels.value = two.layers["raw 2"], two.layers["paint 2"]
+    dock.image.axes.value = "TYX"
     row = _add(qtbot, dock)
     chosen = dock.pairs.layers()
     for layer in list(two.layers):
         layer.name = f"{layer.name} renamed"
     two.add_image(np.zeros((8, 8)), name="more")
-    assert dock.pairs.layers() == chosen
+    assert dock.pairs.layers() == chosen and dock.image.axes.value == "TYX"
     assert row.image.native.currentText() == "raw renamed"
     assert "more" in [layer.name for layer in row.image.choices if layer]
 

@@ -22,7 +22,7 @@ from napari_unet.gui.snapshot import Snapshot
 if TYPE_CHECKING:
     import napari.viewer
 
-__all__ = ["Column", "ImageRows", "layer_box", "workers_of"]
+__all__ = ["Column", "ImageRows", "follow_layers", "layer_box", "workers_of"]
 
 _WORKERS: WeakKeyDictionary[Any, Workers] = WeakKeyDictionary()
 
@@ -44,6 +44,18 @@ def layer_box(
     box = ComboBox(choices=choices, name=name, label=label, tooltip=f"<p>{tooltip}</p>", nullable=nullable)
     box.native.setMinimumContentsLength(8)
     return box
+
+
+def follow_layers(box: ComboBox) -> None:
+    """List the viewer's layers anew; the chosen one stays, also under another name."""
+    layer = box.value
+    # For a moment magicgui chooses another layer, which nobody should hear of.
+    with box.changed.blocked():
+        box.reset_choices()
+        if layer in box.choices:
+            box.value = layer
+    if box.value != layer:
+        box.changed.emit(box.value)
 
 
 class Column(QScrollArea):

@@ -12,7 +12,7 @@ from qtpy.QtWidgets import QHBoxLayout, QPushButton, QSizePolicy, QToolButton, Q
 from napari_unet.data.labels import check_same_shape
 from napari_unet.data.lint_pairs import check_pairs
 from napari_unet.errors import DataError
-from napari_unet.gui.dock import ImageRows, layer_box
+from napari_unet.gui.dock import ImageRows, follow_layers, layer_box
 from napari_unet.gui.form import Form
 from napari_unet.gui.layers import axes_choices, read_image, read_labels
 from napari_unet.gui.requests import Pair
@@ -98,8 +98,8 @@ class PairRows(QWidget):
     def reset_choices(self) -> None:
         """Follow the viewer's layers."""
         for image, labels in self._boxes():
-            _follow(image)
-            _follow(labels)
+            follow_layers(image)
+            follow_layers(labels)
         self.image.refresh()
 
     def layers(self) -> list[tuple[Image, Labels]]:
@@ -166,14 +166,6 @@ class PairRows(QWidget):
         self.rows.remove(row)
         row.hide()
         row.deleteLater()
-
-
-def _follow(box: ComboBox) -> None:
-    """List the layers anew; the chosen one stays, also under another name."""
-    layer = box.value
-    box.reset_choices()
-    if layer in box.choices:
-        box.value = layer
 
 
 def _read_as(axes: str, layer: Image) -> Snapshot:

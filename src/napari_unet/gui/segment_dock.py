@@ -17,7 +17,7 @@ from napari_unet.data.instances import Window
 from napari_unet.errors import DataError
 from napari_unet.events import Event, PredictStarted, Report, TileDone
 from napari_unet.gui.background import Background
-from napari_unet.gui.dock import Column, ImageRows, layer_box, workers_of
+from napari_unet.gui.dock import Column, ImageRows, follow_layers, layer_box, workers_of
 from napari_unet.gui.form import Form, advanced
 from napari_unet.gui.label_rows import LabelRows
 from napari_unet.gui.layers import level0, placement, shape_window, visible_window
@@ -135,8 +135,8 @@ class SegmentDock(Column):
 
     def reset_choices(self, event: Any = None) -> None:
         """Follow the viewer's layers; napari calls this when layers come, go or change their name."""
-        self.image.box.reset_choices()
-        self.shapes.reset_choices()
+        follow_layers(self.image.box)
+        follow_layers(self.shapes)
         self.image.refresh()
         self.regions.refresh()
         self._refresh()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -22,7 +23,7 @@ from napari_unet.gui.snapshot import Snapshot
 if TYPE_CHECKING:
     import napari.viewer
 
-__all__ = ["Column", "ImageRows", "follow_layers", "layer_box", "workers_of"]
+__all__ = ["AxesBox", "Column", "ImageRows", "follow_layers", "layer_box", "workers_of"]
 
 _WORKERS: WeakKeyDictionary[Any, Workers] = WeakKeyDictionary()
 
@@ -145,6 +146,35 @@ class _Lines(QLabel):
         self.setMinimumHeight(self.heightForWidth(self.width()))
 
 
+class AxesBox(ComboBox):
+    """A list of what a layer's axes may be; a choice stays while the layer and its list do.
+
+    Parameters
+    ----------
+    words : mapping of str to str, optional
+        How to call axes; by their letters where it does not say.
+    """
+
+    def __init__(self, words: Mapping[str, str] | None = None) -> None:
+        super().__init__(
+            choices=[],
+            name="axes",
+            label="Axes",
+            tooltip="<p>What each dimension is. Slices (Z or T) are treated one by one, channels (C) together.</p>",
+        )
+        self._words = words or {}
+        self._offered: tuple[object, ...] = ()
+
+    def offer(self, layer: Image | None, choices: Sequence[str]) -> None:
+        """Offer what a layer's axes may be, the likeliest first."""
+        offered = (id(layer), *choices)
+        if offered != self._offered:
+            self._offered = offered
+            self.choices = [(self._words.get(axes, axes), axes) for axes in choices]
+            if choices:
+                self.value = choices[0]
+
+
 class ImageRows:
     """The rows that choose an image layer and say what it is taken for.
 
@@ -159,14 +189,8 @@ class ImageRows:
     def __init__(self, viewer: napari.viewer.Viewer, form: Form) -> None:
         self._viewer = viewer
         self.box = layer_box(viewer, Image, "image", "Image", "The image layer.")
-        self.axes = ComboBox(
-            choices=[],
-            name="axes",
-            label="Axes",
-            tooltip="<p>What each dimension is. Slices (Z or T) are treated one by one, channels (C) together.</p>",
-        )
+        self.axes = AxesBox(_WORDS)
         self.info = _Lines()
-        self._shown: tuple[object, ...] = ()
         form.add_widget(self.box)
         form.add_widget(self.axes)
         form.add_row("", self.info)
@@ -205,18 +229,11 @@ class ImageRows:
     def refresh(self) -> None:
         """Follow the chosen layer; a choice of axes stays while the layer's shape does."""
         try:
-            layer = self.layer
-            choices = axes_choices(layer)
+            self.axes.offer(self.layer, axes_choices(self.layer))
         except DataError as error:
-            self._shown = ()
-            self.axes.choices = []
+            self.axes.offer(None, ())
             self.info.setText(str(error))
             return
-        shown = (id(layer), *choices)
-        if shown != self._shown:
-            self._shown = shown
-            self.axes.choices = [(_WORDS.get(axes, axes), axes) for axes in choices]
-            self.axes.value = choices[0]
         self._describe()
 
     def _describe(self) -> None:

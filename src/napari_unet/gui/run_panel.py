@@ -240,11 +240,13 @@ class RunPanel(QWidget):
         """Name the file with which a run that has begun goes on where it is."""
         if not self._begun or self.job is None:
             return
-        place = self.job.out if isinstance(self.job, TrainJob) else Path(self.job.outputs[0].path).parent
-        folder = RunFolder(place)
+        if isinstance(self.job, TrainJob):
+            folder, way = RunFolder(self.job.out), ""
+        else:
+            folder, way = RunFolder(Path(self.job.outputs[0].path).parent), "press Start again, or "
         with suppress(FileError):  # no such file, and so nothing to go on with
             if folder.read_job() == self.job:
-                self.messages.say("To go on with it: napari-unet run", folder.job_path)
+                self.messages.say(f"To go on with it: {way}napari-unet run", folder.job_path)
 
     def _on_failure(self, sentence: str, details: str) -> None:
         self.messages.error(sentence, details)

@@ -88,6 +88,7 @@ class SegmentDock(Column):
         self.regions = RegionRow(napari_viewer)
         self._live = LiveLayers(napari_viewer, self)
         self._new: Results | None = None
+        self._unfinished: Results | None = None
         self._scratch: TemporaryDirectory[str] | None = None
         self.panel.started.connect(self._on_start)
         self.panel.happened.connect(self._on_event)
@@ -207,7 +208,7 @@ class SegmentDock(Column):
                 self.panel.progress.show_step(done, total, "Tile", float("nan"))
                 if self._new is not None and self._new.empty:
                     self.panel.messages.say(f"Segmenting on {device}.")
-                    self._live.follow(self._new.begin(outputs))
+                    self._live.follow(self._new.begin(outputs, self._unfinished))
             case TileDone():
                 self._live.touch()
 
@@ -217,7 +218,10 @@ class SegmentDock(Column):
         if self._scratch is not None:
             self._scratch.cleanup()
             self._scratch = None
-        if report is not None and not report.stopped:
+        done = report is not None and not report.stopped
+        if new is not None and not new.empty:
+            self._unfinished = None if done else new
+        if report is not None and done:
             self._show_report(report, new)
         self.label_rows.refresh(running=False)
 

@@ -297,6 +297,7 @@ def test_offer_model_opens_or_finds_the_dock(viewer: Any, qtbot: Any, model: Pat
     offer_model(model)
     dock = find_segment_dock(viewer)
     assert dock is not None and dock.model.path == model
+    assert "Segment (napari-unet)" in viewer.window.dock_widgets, "napari's menu would open another"
     offer_model(str(model))
     assert find_segment_dock(viewer) is dock
     assert dock.model.box.choices.count(model) == 1

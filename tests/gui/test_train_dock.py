@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import psutil
 import pytest
 import tifffile
 from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QMainWindow
+from superqt import QCollapsible
 
 from napari_unet.files.image import open_image, open_source
 from napari_unet.gui import run_panel
@@ -272,6 +275,59 @@ def test_closing_the_dock_stops_its_run(viewer: Any, qtbot: Any, fake: Any) -> N
     viewer.window.remove_dock_widget(dock)
     qtbot.waitUntil(lambda: not psutil.pid_exists(pid), timeout=TIMEOUT)
     dock.deleteLater()
+
+
+def _seen(dock: TrainDock) -> bool:
+    """Whether the messages are in view, all of them."""
+    messages = dock.panel.messages._text
+    top = messages.mapTo(dock, messages.rect().topLeft()).y()
+    return top >= 0 and top + messages.height() <= dock.viewport().height()
+
+
+@pytest.fixture
+def shown(viewer: Any, qtbot: Any) -> Iterator[TrainDock]:
+    """A dock in a window that is shown."""
+    window, dock = QMainWindow(), TrainDock(viewer)
+    qtbot.addWidget(window)
+    window.setCentralWidget(dock)
+    window.show()
+    yield dock
+    dock.setParent(None)
+
+
+@pytest.mark.parametrize("advanced", [False, True])
+def test_an_answer_comes_into_view_on_a_small_screen(
+    viewer: Any, qtbot: Any, shown: TrainDock, advanced: bool
+) -> None:
+    dock = shown
+    dock.parent().resize(430, 700)
+    if advanced:
+        dock.findChild(QCollapsible).expand(animate=False)
+        dock.verticalScrollBar().setValue(0)
+    paint = viewer.layers.pop(1)
+    _start(qtbot, dock)
+    assert "No labels layer is chosen." in dock.panel.messages.text
+    qtbot.waitUntil(lambda: _seen(dock), timeout=TIMEOUT)
+    viewer.add_layer(paint)
+    dock.reset_choices()
+    dock.verticalScrollBar().setValue(0)
+    _click(qtbot, dock.check.check_button)
+    _wait_for(qtbot, dock, "of the pixels are painted")
+    qtbot.waitUntil(lambda: _seen(dock), timeout=TIMEOUT)
+    assert not dock.plot.isVisible()
+    dock.verticalScrollBar().setValue(0)
+    _start(qtbot, dock)
+    _wait_for(qtbot, dock, "Trained 40 steps.")
+    assert dock.plot.isVisible()
+    qtbot.waitUntil(lambda: _seen(dock), timeout=TIMEOUT)
+
+
+def test_a_dock_that_can_show_all_does_not_scroll(qtbot: Any, shown: TrainDock) -> None:
+    shown.plot.show()
+    shown.parent().resize(430, 860)
+    qtbot.waitUntil(lambda: shown.viewport().height() > 800, timeout=TIMEOUT)
+    qtbot.wait(100)
+    assert shown.verticalScrollBar().maximum() == 0
 
 
 def test_layers_at_another_place_are_warned_about(viewer: Any, qtbot: Any) -> None:

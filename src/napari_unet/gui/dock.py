@@ -9,11 +9,12 @@ from weakref import WeakKeyDictionary
 
 from magicgui.widgets import ComboBox
 from napari.layers import Image
-from qtpy.QtCore import QEvent, Qt
+from qtpy.QtCore import QEvent, Qt, QTimer
 from qtpy.QtGui import QResizeEvent
 from qtpy.QtWidgets import QFrame, QLabel, QScrollArea, QSizePolicy, QVBoxLayout, QWidget
 
 from napari_unet.errors import DataError
+from napari_unet.events import Report
 from napari_unet.gui.client import Workers
 from napari_unet.gui.form import Form
 from napari_unet.gui.layers import axes_choices, describe, read_image
@@ -88,6 +89,9 @@ class Column(QScrollArea):
         self._column.setContentsMargins(8, 8, 8, 8)
         self._column.setSpacing(8)
         self.setWidget(inner)
+        self._soon = QTimer(self)
+        self._soon.setSingleShot(True)
+        self._soon.timeout.connect(self._show_messages)
 
     def fill(self, panel: RunPanel, *widgets: QWidget) -> None:
         """Stack widgets from the top; the messages of `panel` take what is left below."""
@@ -95,6 +99,16 @@ class Column(QScrollArea):
         for widget in widgets:
             self._column.addWidget(widget)
         self._column.addWidget(panel, 1)
+        panel.pressed.connect(self.show_messages)
+        panel.ended.connect(self.show_messages)
+
+    def show_messages(self, _report: Report | None = None) -> None:
+        """Bring the messages into view, for what the user has asked for is answered there."""
+        self._soon.start()  # once the column has the size that it is about to get
+
+    def _show_messages(self) -> None:
+        if self._panel is not None:
+            self.ensureWidgetVisible(self._panel)
 
     def event(self, event: QEvent) -> bool:
         """Notice that napari takes the dock out of its window, which is how it closes one."""

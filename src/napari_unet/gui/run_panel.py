@@ -66,6 +66,8 @@ class RunPanel(QWidget):
 
     Attributes
     ----------
+    pressed : Signal()
+        A button was pressed: work begins, or a message says why not.
     started : Signal()
         A run was accepted; its inputs are being saved.
     happened : Signal(Event)
@@ -76,6 +78,7 @@ class RunPanel(QWidget):
         What was sent last.
     """
 
+    pressed = Signal()
     started = Signal()
     happened = Signal(object)
     ended = Signal(object)
@@ -141,6 +144,10 @@ class RunPanel(QWidget):
 
     def begin(self, read: Callable[[], Work]) -> None:
         """Begin the work that `read` makes of the dock, or say why not."""
+        self._begin(read)
+        self.pressed.emit()
+
+    def _begin(self, read: Callable[[], Work]) -> None:
         if self.running:
             self.messages.error(
                 f"A {self._noun} runs already: stop it or wait for its end, then start the next."

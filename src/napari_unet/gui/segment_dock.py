@@ -42,6 +42,10 @@ _ADVANCED = ("normalize", "pixel_size", "halo", "tile_megapixels", "precision", 
 _ESTIMATE = "Say how much memory and time this takes. Nothing is written."
 
 
+_NAME = "Segment (napari-unet)"
+"""What napari calls the dock where it is opened by the menu, which then finds this one and opens no second."""
+
+
 def offer_model(path: str | Path) -> None:
     """Select a model in the Segment dock of the current viewer, which is opened if need be.
 
@@ -56,7 +60,7 @@ def offer_model(path: str | Path) -> None:
     dock = find_segment_dock(viewer)
     if dock is None:
         dock = SegmentDock(viewer)
-        viewer.window.add_dock_widget(dock, name="Segment (U-Net)", area="right", tabify=True)
+        viewer.window.add_dock_widget(dock, name=_NAME, area="right", tabify=True)
     dock.choose_model(Path(path))
 
 

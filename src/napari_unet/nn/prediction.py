@@ -31,7 +31,7 @@ from napari_unet.events import (
     ignore_events,
     never_stop,
 )
-from napari_unet.nn import backend
+from napari_unet.nn import backend, computing
 from napari_unet.nn.engine import SAMPLED, Engine, needed_halo
 from napari_unet.nn.estimate import Estimate, estimate
 from napari_unet.nn.inputs import check_channels, check_dropout, measure_range
@@ -240,12 +240,12 @@ def make_plan(
     # Asked for even when the chunk is given: it refuses a tile limit that no chunk can keep.
     best = best_chunk(stack, reach, stride, largest, parts)
     slices, sides = (window[0], window[1:]) if window else (None, None)
-    one_shape = backend.compile_ahead() or backend.device_name() != "CPU"
+    one_shape = computing.compile_ahead() or backend.device_name() != "CPU"
     return Plan.of(stack, chunk or best, reach, stride, largest, slices, sides, one_shape=one_shape)
 
 
 def compute_tile(
-    forward: backend.Forward, stack: Stack, n: int, tile: Tile, stride: int, pixel_range: Range
+    forward: computing.Forward, stack: Stack, n: int, tile: Tile, stride: int, pixel_range: Range
 ) -> npt.NDArray[np.float32]:
     """Read, normalise, compute and crop one tile; (y, x, L), as large as ``tile.write``."""
     pixels = pixel_range.apply(read_tile(stack, n, tile, stride))
@@ -314,7 +314,7 @@ class _Run:
 
     def _answers(self, n: int, tile: Tile, pixels: npt.NDArray[Any]) -> Answers:
         try:
-            with backend.memory_errors():
+            with computing.memory_errors():
                 return self._engine(pixels, n, tile)
         except MemoryError:
             parts = self._smaller(tile)

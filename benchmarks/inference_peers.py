@@ -17,7 +17,7 @@ from inference_ways import Subject, sampled
 
 from napari_unet.config import UNetConfig
 from napari_unet.data.tiling import Tile
-from napari_unet.nn import backend
+from napari_unet.nn import computing
 
 __all__ = ["TorchPeers", "monai_ways", "why_no_torch"]
 
@@ -103,7 +103,7 @@ class TorchPeers:
         """Compare the logits of a corner with Keras's; their largest difference, relative to the largest logit."""
         self.ask("check", side=_CORNER)
         corner = self._subject.normalized[:_CORNER, :_CORNER]
-        right = backend.traced(self._subject.model.network)(corner[None])[0]
+        right = computing.traced(self._subject.model.network)(corner[None])[0]
         difference = float(np.abs(self.last_answer() - right).max() / max(np.abs(right).max(), 1))
         if difference > _TOLERANCE:
             raise SystemExit(
@@ -119,7 +119,7 @@ def monai_ways(
     window = Tile((slice(0, peers.roi),) * 2, (slice(0, peers.roi),) * 2, (slice(0, peers.roi),) * 2)
     for precision in precisions:
         network = subject.model.in_precision(precision).network
-        forward = backend.traced(network)
+        forward = computing.traced(network)
         for overlap in _OVERLAPS:
             name = f"MONAI {peers.roi}, overlap {overlap}, {precision}"
             request = {"overlap": overlap, "precision": precision}

@@ -25,7 +25,7 @@ from napari_unet.data.normalize import Range, survey
 from napari_unet.data.synthetic import cells
 from napari_unet.data.tiling import Tile, plan
 from napari_unet.jobs import ArraySource, Output, PredictJob
-from napari_unet.nn import backend
+from napari_unet.nn import computing
 from napari_unet.nn.network import halo
 
 __all__ = ["StackSubject", "make_stack", "stack_ways"]
@@ -88,7 +88,7 @@ def stack_ways(stack: StackSubject, precisions: Sequence[Precision]) -> list[Way
     network = stack.subject.model.network
     whole = (slice(0, stack.shape[1]), slice(0, stack.shape[2]))
     tiles = [Tile(whole, whole, whole)] * stack.shape[0]
-    bare = sampled("by hand, bare", "float32", backend.traced(network), tiles)
+    bare = sampled("by hand, bare", "float32", computing.traced(network), tiles)
     name = "predict a slice, np.percentile, float32"
     ways += [
         bare,

@@ -16,7 +16,7 @@ from napari_unet.config import PredictConfig
 from napari_unet.data.axes import Stack
 from napari_unet.data.normalize import survey
 from napari_unet.data.tiling import Tile, padded, plan
-from napari_unet.nn import backend
+from napari_unet.nn import computing
 from napari_unet.nn.model import UNetModel
 from napari_unet.nn.network import halo
 from napari_unet.nn.prediction import segment
@@ -101,7 +101,7 @@ def pixels_of(tiles: Sequence[Tile]) -> int:
     return sum(y * x for y, x in map(_shape, tiles))
 
 
-def sampled(name: str, precision: Precision, forward: backend.Forward, tiles: Sequence[Tile]) -> Way:
+def sampled(name: str, precision: Precision, forward: computing.Forward, tiles: Sequence[Tile]) -> Way:
     """Make a bare pass on the reads of some tiles, of which it runs one of each shape."""
     shapes = set(map(_shape, tiles))
     total, here = pixels_of(tiles), sum(y * x for y, x in shapes)
@@ -148,7 +148,7 @@ class _Chunks:
 
 def _whole(subject: Subject, model: UNetModel, precision: Precision, against: str) -> Iterator[Way]:
     """One pass over the whole image, by the network as it is and as we predict with it."""
-    original = backend.traced(model.network)
+    original = computing.traced(model.network)
     names = [f"{name}, {precision}" for name in (ORIGINAL, REWRITTEN)]
     works: list[Callable[[], np.ndarray]] = [
         lambda: subject.probabilities(subject.crop(original(subject.pixels))),
@@ -212,7 +212,7 @@ def _predict_tiles(subject: Subject, name: str, tiles: list[Tile], against: str)
         return subject.probabilities(result)
 
     bare = f"{name}, bare"
-    yield sampled(bare, "float32", backend.traced(network), tiles)
+    yield sampled(bare, "float32", computing.traced(network), tiles)
     yield local(name, "float32", pixels_of(tiles), work, over=bare, against=against)
 
 

@@ -82,7 +82,7 @@ def _compile(network: Any) -> None:
     import keras
     from keras import ops
 
-    from napari_unet.nn import backend
+    from napari_unet.nn import computing
 
     def cross_entropy(truth: Any, logits: Any) -> Any:
         target = ops.cast(truth[..., 0], "int32")
@@ -96,7 +96,7 @@ def _compile(network: Any) -> None:
         return ops.sum(entropy * painted) / ops.maximum(ops.sum(painted), 1.0)
 
     network.compile(
-        optimizer=keras.optimizers.Adam(RATE), loss=cross_entropy, jit_compile=backend.compile_ahead()
+        optimizer=keras.optimizers.Adam(RATE), loss=cross_entropy, jit_compile=computing.compile_ahead()
     )
 
 

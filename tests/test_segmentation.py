@@ -15,6 +15,7 @@ import pytest
 from napari_unet import load_model, predict, relabel, run, save_model, train
 from napari_unet.cli import main
 from napari_unet.config import PredictConfig, TrainConfig, UNetConfig
+from napari_unet.data.instances import Window
 from napari_unet.data.synthetic import cells
 from napari_unet.errors import ConfigError, DataError, FileError, ModelError
 from napari_unet.events import Event, PredictStarted, TileDone, Warned
@@ -23,7 +24,9 @@ from napari_unet.files.lock import Holder
 from napari_unet.files.tiff import write_tiff
 from napari_unet.jobs import ArraySource, Output, PredictJob, job_to_yaml
 from napari_unet.nn.engine import Engine
+from napari_unet.pixel_size import chunks_of
 from napari_unet.region_table import read_regions
+from napari_unet.targets import all_have, begun
 
 SHORT = TrainConfig(steps=3, patch=32, batch=1, warmup=2, patience=0)
 TILES = PredictConfig(tile_megapixels=0.01)
@@ -234,6 +237,37 @@ def test_a_full_disk_keeps_the_chunks_and_the_same_job_goes_on(
     run(job, events.append)
     assert next(event.done for event in events if isinstance(event, PredictStarted)) == 2
     np.testing.assert_array_equal(read(tmp_path / "labels.zarr"), read(tmp_path / "whole.zarr"))
+
+
+@pytest.mark.parametrize("window", [None, ((0, 2), (5, 30), (3, 20))])
+@pytest.mark.parametrize("objects", [False, True])
+def test_a_run_that_was_stopped_is_told_from_one_that_is_done(
+    model_file: Path,
+    objects_file: Path,
+    stack_file: Path,
+    tmp_path: Path,
+    objects: bool,
+    window: Window | None,
+) -> None:
+    file, stack = objects_file if objects else model_file, open_image(stack_file).stack
+    job = job_of(file, stack_file, labels=tmp_path / "l.zarr", entropy=tmp_path / "e.zarr")
+    job = job.replace(window=window)
+
+    def missing() -> list[tuple[int, ...]]:
+        return [
+            index
+            for array in begun(job)
+            for index, *_ in chunks_of(stack, array, window)
+            if not all_have([array], index)
+        ]
+
+    assert begun(job) == []
+    seen: list[Event] = []
+    assert run(job, seen.append, lambda: any(isinstance(event, TileDone) for event in seen)).stopped
+    assert len(begun(job)) == 2 and missing()
+    run(job)
+    assert len(begun(job)) == 2 and not missing()
+    assert begun(job.replace(config=TILES.replace(average=True))) == []
 
 
 def test_a_model_that_is_replaced_while_it_segments_does_not_change_the_result(

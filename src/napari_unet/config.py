@@ -285,6 +285,7 @@ class PredictConfig(Settings):
         le=64.0,
         title="Tile",
         description="Largest tile computed at once, in megapixels; empty for what fits into half of the free memory, and 6.75 at most.",
+        examples=[6.75],
     )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto",

@@ -16,7 +16,13 @@ from napari_unet.errors import FileError
 from napari_unet.files.atomic import check_writable, read_text, write_text
 from napari_unet.files.image import Image
 from napari_unet.files.lock import Lock
-from napari_unet.files.results import chunk_done, create_result, open_result, result_attributes
+from napari_unet.files.results import (
+    chunk_done,
+    create_result,
+    open_result,
+    result_attributes,
+    watch_result,
+)
 from napari_unet.files.tiff import write_tiff
 from napari_unet.jobs import Output, PredictJob
 from napari_unet.spec import ModelSpec
@@ -25,6 +31,7 @@ __all__ = [
     "Attempt",
     "Target",
     "all_have",
+    "begun",
     "check_outputs",
     "existing",
     "finish",
@@ -107,6 +114,26 @@ def existing(job: PredictJob, output: Output) -> Target | None:
     if group.exists() and _origin_of(group) == _origin(job, output):
         return Target(output, group, open_result(group))
     return None
+
+
+def begun(job: PredictJob) -> list[Any]:
+    """Open, to look at, what an interrupted, or finished, run of the same job left.
+
+    Returns
+    -------
+    list of zarr.Array
+        One for each output; empty if one of them is missing or in use by a process, or what the job reads is gone.
+    """
+    if not (Path(job.model).exists() and Path(job.image.path).exists()):
+        return []
+    arrays = []
+    for output in job.outputs:
+        path = Path(output.path)
+        group = _group_of(path)
+        if not group.exists() or _origin_of(group) != _origin(job, output) or _lock_of(path).is_held():
+            return []
+        arrays.append(watch_result(group))
+    return arrays
 
 
 def open_target(
@@ -220,7 +247,7 @@ def held(job: PredictJob) -> Iterator[Attempt]:
     paths = sorted(Path(output.path) for output in job.outputs)
     note = _beside(paths[-1], "tile.json")
     with ExitStack() as stack:
-        locks = [Lock(_beside(path, "lock"), path, "result", stale_after=_STILL) for path in paths]
+        locks = [_lock_of(path) for path in paths]
         died = False
         for lock in locks:
             died = lock.acquire() or died
@@ -228,6 +255,10 @@ def held(job: PredictJob) -> Iterator[Attempt]:
         stack.enter_context(_beating(locks))
         yield Attempt(_megapixels(note) if died else None, note)
         note.unlink(missing_ok=True)
+
+
+def _lock_of(path: Path) -> Lock:
+    return Lock(_beside(path, "lock"), path, "result", stale_after=_STILL)
 
 
 @contextmanager

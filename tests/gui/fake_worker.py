@@ -3,7 +3,7 @@
 ``python fake_worker.py MODE [FILE]``. Modes: ``run`` (a few steps or tiles, then finished),
 ``slow`` (steps until told to stop), ``deaf`` (as slow, but does not hear Stop), ``fail``,
 ``die`` (kills itself), ``mortal`` (kills itself after its first tile, and so do its next processes, three in all, counted in
-FILE), ``exit`` (leaves in the middle of a job), ``shy`` (its first process
+FILE), ``half`` (waits in its first segmentation, after one tile, until it is told to stop), ``exit`` (leaves in the middle of a job), ``shy`` (its first process
 leaves as the job arrives, as an idle worker may). At the end of stdin, FILE is written:
 that stands for the checkpoint.
 """
@@ -127,33 +127,40 @@ class Fake:
         from napari_unet.files.image import open_source
         from napari_unet.files.model import read_card
 
-        stack = open_source(job.image).stack
+        image = open_source(job.image)
+        stack = image.stack
         if job.dry_run:
             shape = " x ".join(map(str, stack.shape))
             self.say(Finished(Report("predict", message=f"This takes nothing: {shape} of {stack.dtype}.")))
             return
-        maps = read_card(job.model).network.logits
+        card = read_card(job.model)
+        maps = card.network.logits
         paths = {output.kind: output.path for output in job.outputs}
-        arrays = {
-            kind: opened(path, stack, maps if kind == "probabilities" else 1) for kind, path in paths.items()
-        }
-        self.say(PredictStarted(paths, 0, stack.shape[0], "CPU"))
+        targets = [opened(job, output, card, image) for output in job.outputs]
+        arrays = {target.kind: target.array for target in targets}
         window = job.window or ((0, stack.shape[0]), (0, stack.shape[1]), (0, stack.shape[2]))
+        indices = list(np.ndindex(*stack.slice_shape))
+        done = {n for n in range(*window[0]) if all(target.has_slice(indices[n]) for target in targets)}
+        self.say(PredictStarted(paths, len(done), stack.shape[0], "CPU"))
         region = (slice(*window[1]), slice(*window[2]))
         threshold = 100 if job.config.threshold is None else 255 * job.config.threshold
         for n in range(*window[0]):
+            if n in done:
+                continue
             self.end_badly()
             time.sleep(0.05)
-            index = np.unravel_index(n, stack.slice_shape or (1,)) if stack.slice_shape else ()
             pixels = stack.read(n, *region)[..., 0]
             for kind, array in arrays.items():
                 values = pixels > threshold if kind == "labels" else pixels
-                key = (*map(int, index), *region)
+                key = (*indices[n], *region)
                 if array.ndim > len(stack.out_shape):
                     array[(slice(None), *key)] = np.stack([values] * maps)
                 else:
                     array[key] = values.astype(np.uint8)
             self.say(TileDone(n + 1, stack.shape[0], 0.1))
+            if self.mode == "half":
+                self.stop.wait(60)
+                self.mode = "run"
             if self.mode == "mortal":
                 self.die_three_times()
             if self.stop.is_set():
@@ -163,19 +170,15 @@ class Fake:
         self.say(Finished(Report("predict", paths, {}, 1.0, self.stop.is_set(), "Segmented.")))
 
 
-def opened(path: str, stack: Any, maps: int) -> Any:
+def opened(job: PredictJob, output: Any, card: Any, image: Any) -> Any:
     """Open a result that a process which died has left, or make one."""
-    import numpy as np
+    from napari_unet.targets import open_target
 
-    from napari_unet.files.results import create_result, open_result
-
-    if Path(path).exists():
-        return open_result(path)
-    shape, axes = stack.out_shape, stack.out_axes
-    chunks = (1,) * len(stack.slice_axes) + stack.shape[1:3]
-    if maps > 1:
-        shape, axes, chunks = (maps, *shape), f"C{axes}", (maps, *chunks)
-    return create_result(path, shape, chunks, np.uint8, axes)
+    stack = image.stack
+    shape, axes, maps = stack.out_shape, stack.out_axes, card.network.logits
+    if maps > 1 and output.kind == "probabilities":
+        shape, axes = (maps, *shape), f"C{axes}"
+    return open_target(job, output, card, image, (shape, axes, "uint8"), stack.shape[1:3])
 
 
 def ranked(path: str, stack: Any) -> str:

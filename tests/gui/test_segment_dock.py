@@ -128,6 +128,23 @@ def test_bad_requests_are_refused(viewer: Any, qtbot: Any, home: Path, model: Pa
     _refused(qtbot, dock, "No image layer is chosen.", home)
 
 
+def test_chosen_layers_stay_chosen_under_another_name(viewer: Any, model: Path) -> None:
+    image = viewer.add_image(np.zeros((5, 48, 40), np.uint8), name="second")
+    viewer.add_shapes(name="drawn", ndim=3)
+    shapes = viewer.add_shapes(name="drawn too", ndim=3)
+    dock = _dock(viewer, model)
+    dock.image.box.value, dock.shapes.value = image, shapes
+    dock.image.axes.value = "TYX"
+    for layer in list(viewer.layers):
+        layer.name = f"{layer.name} renamed"
+    assert (dock.image.layer, dock.shapes.value) == (image, shapes)
+    assert dock.image.axes.value == "TYX"
+    assert dock.image.box.native.currentText() == "second renamed"
+    viewer.layers.remove(image)
+    assert dock.image.layer is viewer.layers["raw renamed"]
+    assert dock.image.axes.value == "ZYX"
+
+
 def test_a_colour_image_is_refused_with_a_way_out(viewer: Any, qtbot: Any, home: Path, model: Path) -> None:
     pixels = np.random.default_rng(2).integers(0, 255, (32, 24, 3), np.uint8)
     viewer.add_image(pixels, name="colour", scale=(2, 2), rgb=True)
@@ -280,6 +297,7 @@ def test_offer_model_opens_or_finds_the_dock(viewer: Any, qtbot: Any, model: Pat
     offer_model(model)
     dock = find_segment_dock(viewer)
     assert dock is not None and dock.model.path == model
+    assert "Segment (napari-unet)" in viewer.window.dock_widgets, "napari's menu would open another"
     offer_model(str(model))
     assert find_segment_dock(viewer) is dock
     assert dock.model.box.choices.count(model) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ from napari.utils._proxies import PublicOnlyProxy
 from qtpy.QtCore import Qt
 
 from napari_unet.config import PredictConfig, UNetConfig
-from napari_unet.events import PredictStarted
+from napari_unet.events import PredictStarted, TileDone
+from napari_unet.files.lock import Lock
 from napari_unet.files.model import save_model_file
 from napari_unet.files.run import RunFolder
 from napari_unet.gui.client import WorkerClient
+from napari_unet.gui.dock import workers_of
 from napari_unet.gui.layers import read_labels
 from napari_unet.gui.progress import Progress
 from napari_unet.gui.results import Shown
@@ -478,13 +481,100 @@ def test_a_stopped_segmentation_says_how_to_go_on(
     _click(qtbot, dock, dock.panel.start_button)
     (run,) = home.iterdir()
     assert RunFolder(run).read_job() == sent[-1]
-    sentence = "To go on with it: napari-unet run"
+    sentence = "To go on with it: press Start again, or napari-unet run"
     assert dock.panel.messages.text.endswith(f"{sentence} {run / 'job.yaml'}")
     dock.panel.happened.disconnect()
     dock.image.box.value = viewer.layers["raw"]
     _click(qtbot, dock, dock.panel.start_button)
     _click(qtbot, dock, dock.label_rows.button)
     assert dock.panel.messages.text.count(sentence) == 1, "what is done has nothing to go on with"
+
+
+GOES_ON = "An earlier segmentation of 'raw' with these settings was not finished: it goes on where it was."
+
+
+@pytest.fixture
+def stopped(viewer: Any, qtbot: Any, fake: Any, model: Path) -> SegmentDock:
+    """A dock whose segmentation was stopped after its first slice."""
+    fake("half")
+    dock = _dock(viewer, model)
+    _tick(dock, "labels", "probabilities")
+
+    def halt(event: object) -> None:
+        if isinstance(event, TileDone):
+            dock.panel.stop()
+
+    dock.panel.happened.connect(halt)
+    _click(qtbot, dock, dock.panel.start_button)
+    dock.panel.happened.disconnect(halt)
+    assert dock.panel.progress.words.text() == "Stopped."
+    return dock
+
+
+def test_start_goes_on_with_a_segmentation_that_was_stopped(
+    viewer: Any, qtbot: Any, home: Path, stopped: SegmentDock, sent: list[PredictJob]
+) -> None:
+    (run,) = home.iterdir()
+    before = [layer.name for layer in viewer.layers]
+    started: list[int] = []
+    stopped.panel.happened.connect(
+        lambda event: started.append(event.done) if isinstance(event, PredictStarted) else None
+    )
+    stopped.more.write({"tile_megapixels": 0.5})  # changes no pixel
+    _click(qtbot, stopped, stopped.panel.start_button)
+    assert GOES_ON in stopped.panel.messages.text and started == [1]
+    assert list(home.iterdir()) == [run] and RunFolder(run).read_job() == sent[-1]
+    assert [layer.name for layer in viewer.layers] == before
+    np.testing.assert_array_equal(
+        np.asarray(viewer.layers["raw segmented"].data), viewer.layers["raw"].data > 100
+    )
+    _click(qtbot, stopped, stopped.panel.start_button)
+    assert stopped.panel.messages.text.count(GOES_ON) == 1, "what is done is not gone on with"
+    assert len(list(home.iterdir())) == 2
+
+
+def test_a_new_viewer_goes_on_with_a_run_whose_worker_died(
+    viewer: Any, qtbot: Any, fake: Any, home: Path, model: Path
+) -> None:
+    fake("exit")
+    _click(qtbot, dock := _dock(viewer, model), dock.panel.start_button)
+    fake("run")
+    viewer.window.remove_dock_widget(dock)
+    workers_of(viewer)._command = fake("run")
+    _click(qtbot, other := _dock(viewer, model), other.panel.start_button)
+    assert GOES_ON in other.panel.messages.text and "Segmented." in other.panel.messages.text
+    assert len(list(home.iterdir())) == 1
+
+
+def _lock(run: Path) -> None:
+    Lock(run / ".labels.zarr.lock").acquire()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda dock, run: dock.image.layer.data.__setitem__((4, 7, 7), 201),
+        lambda dock, run: setattr(dock.image.layer, "scale", (3, 0.7, 0.7)),
+        lambda dock, run: setattr(dock.image.axes, "value", "TYX"),
+        lambda dock, run: dock.form.write({"average": True}),
+        lambda dock, run: setattr(dock.region, "value", "slice"),
+        lambda dock, run: _tick(dock, "labels"),
+        lambda dock, run: dock.model.path.touch(),
+        lambda dock, run: _lock(run),
+        lambda dock, run: (run / "job.yaml").write_text("kind: nonsense"),
+        lambda dock, run: shutil.rmtree(run / "image"),
+        lambda dock, run: next((run / "image").rglob("0/c/*/*/*")).touch(),
+    ],
+    ids=["pixel", "scale", "axes", "setting", "region", "results", "model", "in use", "damaged", "no image", "image touched"],
+)  # fmt: skip
+def test_start_begins_anew_where_anything_is_different(
+    qtbot: Any, home: Path, stopped: SegmentDock, change: Any
+) -> None:
+    (run,) = home.iterdir()
+    change(stopped, run)
+    _click(qtbot, stopped, stopped.panel.start_button)
+    assert GOES_ON not in stopped.panel.messages.text
+    assert stopped.panel.progress.words.text() == "Done." and len(list(home.iterdir())) == 2
 
 
 @pytest.mark.parametrize(
@@ -499,5 +589,5 @@ def test_it_does_not_go_on_for_ever(
     _click(qtbot, dock, dock.panel.start_button)
     assert waits.count(AGAIN) == again
     assert sentence in dock.panel.messages.text
-    assert "To go on with it: napari-unet run" in dock.panel.messages.text
+    assert "To go on with it: press Start again, or napari-unet run" in dock.panel.messages.text
     assert dock.panel.progress.words.text() == "Ended with an error."

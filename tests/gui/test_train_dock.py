@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ import psutil
 import pytest
 import tifffile
 from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QMainWindow
+from superqt import QCollapsible
 
-from napari_unet.files.image import open_image
+from napari_unet.files.image import open_image, open_source
 from napari_unet.gui import run_panel
 from napari_unet.gui.train_dock import TrainDock
 from napari_unet.jobs import TrainJob
@@ -274,6 +277,59 @@ def test_closing_the_dock_stops_its_run(viewer: Any, qtbot: Any, fake: Any) -> N
     dock.deleteLater()
 
 
+def _seen(dock: TrainDock) -> bool:
+    """Whether the messages are in view, all of them."""
+    messages = dock.panel.messages._text
+    top = messages.mapTo(dock, messages.rect().topLeft()).y()
+    return top >= 0 and top + messages.height() <= dock.viewport().height()
+
+
+@pytest.fixture
+def shown(viewer: Any, qtbot: Any) -> Iterator[TrainDock]:
+    """A dock in a window that is shown."""
+    window, dock = QMainWindow(), TrainDock(viewer)
+    qtbot.addWidget(window)
+    window.setCentralWidget(dock)
+    window.show()
+    yield dock
+    dock.setParent(None)
+
+
+@pytest.mark.parametrize("advanced", [False, True])
+def test_an_answer_comes_into_view_on_a_small_screen(
+    viewer: Any, qtbot: Any, shown: TrainDock, advanced: bool
+) -> None:
+    dock = shown
+    dock.parent().resize(430, 700)
+    if advanced:
+        dock.findChild(QCollapsible).expand(animate=False)
+        dock.verticalScrollBar().setValue(0)
+    paint = viewer.layers.pop(1)
+    _start(qtbot, dock)
+    assert "No labels layer is chosen." in dock.panel.messages.text
+    qtbot.waitUntil(lambda: _seen(dock), timeout=TIMEOUT)
+    viewer.add_layer(paint)
+    dock.reset_choices()
+    dock.verticalScrollBar().setValue(0)
+    _click(qtbot, dock.check.check_button)
+    _wait_for(qtbot, dock, "of the pixels are painted")
+    qtbot.waitUntil(lambda: _seen(dock), timeout=TIMEOUT)
+    assert not dock.plot.isVisible()
+    dock.verticalScrollBar().setValue(0)
+    _start(qtbot, dock)
+    _wait_for(qtbot, dock, "Trained 40 steps.")
+    assert dock.plot.isVisible()
+    qtbot.waitUntil(lambda: _seen(dock), timeout=TIMEOUT)
+
+
+def test_a_dock_that_can_show_all_does_not_scroll(qtbot: Any, shown: TrainDock) -> None:
+    shown.plot.show()
+    shown.parent().resize(430, 860)
+    qtbot.waitUntil(lambda: shown.viewport().height() > 800, timeout=TIMEOUT)
+    qtbot.wait(100)
+    assert shown.verticalScrollBar().maximum() == 0
+
+
 def test_layers_at_another_place_are_warned_about(viewer: Any, qtbot: Any) -> None:
     viewer.layers["paint"].scale = (1, 1, 1)
     dock = _dock(viewer)
@@ -452,15 +508,82 @@ def test_added_layers_that_do_not_fit_are_refused(
     assert not dock.panel.running and not jobs and not home.exists()
 
 
+def _add_pixels(viewer: Any, shape: tuple[int, ...], painted: tuple[int, ...], **looks: Any) -> None:
+    """Add an image and its labels, called "more" and "more paint"."""
+    pixels = np.random.default_rng(3).integers(0, 200, shape, dtype=np.uint8)
+    paint = np.zeros(painted, np.int32)
+    paint[..., 4:9, 4:9] = 2
+    viewer.add_image(pixels, name="more", **looks)
+    viewer.add_labels(paint, name="more paint")
+
+
+@pytest.mark.parametrize(
+    ("first", "first_axes", "added", "looks", "axes", "painted"),
+    [
+        ((24, 20), "YX", (3, 24, 20), {}, "ZYX", (3, 24, 20)),  # a stack beside a picture
+        ((3, 24, 20), "CYX", (4, 3, 24, 20), {}, "ZCYX", (4, 24, 20)),  # channels in a stack
+        ((3, 24, 20), "CYX", (24, 20, 3), {}, "YXC", (24, 20)),  # channels last
+        ((3, 24, 20), "CYX", (24, 20, 3), {"rgb": True}, "YXS", (24, 20)),  # colours as channels
+        ((2, 3, 24, 20), "TCYX", (3, 24, 20), {}, "CYX", (24, 20)),  # one point in time
+    ],
+)
+def test_an_added_image_is_read_with_the_channels_of_the_first(
+    viewer: Any, qtbot: Any, monkeypatch: pytest.MonkeyPatch,
+    first: tuple[int, ...], first_axes: str, added: tuple[int, ...], looks: Any, axes: str, painted: tuple[int, ...],
+) -> None:  # fmt: skip
+    jobs = _jobs(monkeypatch)
+    pixels = np.random.default_rng(4).integers(0, 200, first, dtype=np.uint8)
+    viewer.layers["raw"].data = pixels
+    viewer.layers["paint"].data = np.ones(
+        [n for n, a in zip(first, first_axes, strict=True) if a != "C"], int
+    )
+    viewer.layers["paint"].data[..., :9] = 2
+    _add_pixels(viewer, added, painted, **looks)
+    dock = _dock(viewer)
+    dock.image.box.value, dock.labels.value = viewer.layers["raw"], viewer.layers["paint"]
+    row = _add(qtbot, dock)
+    dock.image.axes.value = first_axes
+    assert row.image.value.name == "more" and row.axes.value == axes
+    assert row.axes.native.isHidden() == (looks != {})
+    _start(qtbot, dock)
+    _wait_for(qtbot, dock, "Trained 40 steps.")
+    stacks = [open_source(source).stack for source in jobs[0].images]
+    assert stacks[1].shape[3] == stacks[0].shape[3]
+    assert stacks[1].out_shape == painted
+
+
+def test_axes_of_an_added_image_can_be_chosen(
+    viewer: Any, qtbot: Any, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = _jobs(monkeypatch)
+    _add_pixels(viewer, (5, 5, 24, 20), (5, 24, 20))
+    dock = _dock(viewer)
+    dock.image.box.value, dock.labels.value = viewer.layers["raw"], viewer.layers["paint"]
+    row = _add(qtbot, dock)
+    assert row.axes.value == "TZYX"
+    _start(qtbot, dock)
+    assert "Labels 'more paint' have shape (5, 24, 20) (ZYX) but image 'more' has (5, 5, 24, 20) (TZYX)." in (
+        dock.panel.messages.text
+    )
+    row.axes.value = "ZCYX"
+    viewer.add_points(np.zeros((1, 3)))  # a new layer must not undo the choice
+    _start(qtbot, dock)
+    assert "Image 'more' has 5 channels, but 'raw' has 1." in dock.panel.messages.text
+    assert not dock.panel.running and not jobs and not home.exists()
+    row.image.value = viewer.layers["raw"]
+    assert row.axes.value == "ZYX"
+
+
 def test_chosen_layers_stay_chosen_under_another_name(two: Any, qtbot: Any) -> None:
     dock = _dock(two)
     dock.image.box.value, dock.labels.value = two.layers["raw 2"], two.layers["paint 2"]
+    dock.image.axes.value = "TYX"
     row = _add(qtbot, dock)
     chosen = dock.pairs.layers()
     for layer in list(two.layers):
         layer.name = f"{layer.name} renamed"
     two.add_image(np.zeros((8, 8)), name="more")
-    assert dock.pairs.layers() == chosen
+    assert dock.pairs.layers() == chosen and dock.image.axes.value == "TYX"
     assert row.image.native.currentText() == "raw renamed"
     assert "more" in [layer.name for layer in row.image.choices if layer]
 

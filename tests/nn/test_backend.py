@@ -12,7 +12,7 @@ import pytest
 
 from napari_unet.config import UNetConfig
 from napari_unet.errors import BackendError
-from napari_unet.nn import backend
+from napari_unet.nn import backend, computing
 from napari_unet.nn.network import build_unet
 
 
@@ -108,7 +108,7 @@ def test_policy_is_given_back() -> None:
 
 def test_traced_function_follows_the_weights_and_any_size() -> None:
     network = build_unet(UNetConfig(filters=2, depth=2, channels=3))
-    forward = backend.traced(network)
+    forward = computing.traced(network)
     rng = np.random.default_rng(0)
     for shape in ((1, 4, 8, 3), (2, 12, 4, 3)):
         pixels = rng.random(shape, np.float32)

@@ -15,7 +15,7 @@ from napari_unet.config import UNetConfig
 from napari_unet.data.dataset import Dataset
 from napari_unet.errors import ModelError
 from napari_unet.events import StepDone, TrainStarted, Validated
-from napari_unet.nn import backend, training
+from napari_unet.nn import computing, training
 from napari_unet.nn.learner import Learner
 from napari_unet.nn.training import train_network
 from napari_unet.spec import ModelSpec
@@ -93,7 +93,7 @@ def test_other_errors_of_the_backend_pass(
 
 def on_forward(monkeypatch: pytest.MonkeyPatch, act: Callable[[int], None]) -> list[int]:
     """Act before each answer that is asked of a network outside of steps, given its number from 1; count them."""
-    trace, asked = backend.traced, [0]
+    trace, asked = computing.traced, [0]
 
     def traced(network: Any) -> Any:
         forward = trace(network)
@@ -105,7 +105,7 @@ def on_forward(monkeypatch: pytest.MonkeyPatch, act: Callable[[int], None]) -> l
 
         return counted
 
-    monkeypatch.setattr(backend, "traced", traced)
+    monkeypatch.setattr(computing, "traced", traced)
     return asked
 
 

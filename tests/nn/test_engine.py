@@ -18,7 +18,7 @@ from napari_unet.data.tiling import Tile
 from napari_unet.data.turns import TURNS
 from napari_unet.errors import BackendError
 from napari_unet.events import Event, Noted, Warned
-from napari_unet.nn import backend, engine
+from napari_unet.nn import backend, computing, engine
 from napari_unet.nn.engine import Engine, needed_halo
 from napari_unet.nn.model import UNetModel
 from napari_unet.nn.network import halo
@@ -61,14 +61,14 @@ def answer(model: UNetModel, pixels: np.ndarray) -> np.ndarray:
 def test_kernels_of_a_wide_network_with_much_to_do_are_prepared_and_answer_the_same(
     kind: str, config: PredictConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    compiled, asked = backend.compiled, []
+    compiled, asked = computing.compiled, []
 
     def spy(network: Any, *, final: bool = False) -> Any:
         asked.append(final)
         return compiled(network, final=final)
 
     stack = image((40, 52), "YX")
-    monkeypatch.setattr(backend, "compiled", spy)
+    monkeypatch.setattr(computing, "compiled", spy)
     # The same weights, but not what an earlier engine made of them.
     plain = run(random_model(1, depth=2, filters=3), stack, config, kind=kind)
     assert not any(asked)

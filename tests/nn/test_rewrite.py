@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from keras import layers
 
 from napari_unet.config import UNetConfig
-from napari_unet.nn import backend
+from napari_unet.nn import backend, computing
 from napari_unet.nn.network import build_unet
 from napari_unet.nn.rewrite import for_prediction
 
@@ -50,7 +50,7 @@ def answers(config: UNetConfig, size: tuple[int, int], seed: int = 0) -> tuple[n
     pixels = np.random.default_rng(seed).random((1, *size, config.channels), np.float32)
     head = keras.ops.sigmoid if config.logits == 1 else keras.ops.softmax
     # The rewritten one as it is used: what the backend makes of it when it is traced counts, too.
-    logits = network(pixels, training=False), backend.traced(for_prediction(network))(pixels)
+    logits = network(pixels, training=False), computing.traced(for_prediction(network))(pixels)
     first, second = map(head, logits)
     return np.asarray(first), np.asarray(second)
 
@@ -70,7 +70,7 @@ def test_leaky_relu_keeps_its_slope(normalization: str) -> None:
     np.testing.assert_allclose(found, expected, atol=1e-5)
     network = trained(config)
     pixels = np.random.default_rng(0).random((1, 16, 16, 1), np.float32)
-    np.testing.assert_allclose(backend.traced(network)(pixels), np.asarray(network(pixels)), atol=1e-5)
+    np.testing.assert_allclose(computing.traced(network)(pixels), np.asarray(network(pixels)), atol=1e-5)
 
 
 @pytest.mark.parametrize("upsampling", ["nearest", "transposed"])

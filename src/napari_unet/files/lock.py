@@ -116,12 +116,22 @@ class Lock:
                 found = self._read()
                 if found is None:
                     continue
-                holder = _holder(found)
-                if holder is not None and holder.is_alive() and not self._is_still(holder):
+                if holder := self._living(found):
                     raise FileError(self._what, self._in_use(holder))
                 self._remove(found)
                 died = True
         raise FileError(self._what, "is being taken by several processes at once; try again.")
+
+    def is_held(self) -> bool:
+        """Return whether a living process holds it, this one included.
+
+        Raises
+        ------
+        FileError
+            If the file cannot be read.
+        """
+        found = self._read()
+        return found is not None and self._living(found) is not None
 
     def touch(self) -> None:
         """Show processes on other computers that the holder lives."""
@@ -134,6 +144,11 @@ class Lock:
         if content is not None and self._read() == content:
             with suppress(OSError):
                 self.path.unlink()
+
+    def _living(self, content: bytes) -> Holder | None:
+        """Read who holds the lock; None if that process is dead."""
+        holder = _holder(content)
+        return holder if holder is not None and holder.is_alive() and not self._is_still(holder) else None
 
     def _is_still(self, holder: Holder) -> bool:
         """Whether a holder on another computer has not touched it for so long that it must be dead."""

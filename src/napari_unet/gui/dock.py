@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from magicgui.widgets import ComboBox
 from napari.layers import Image
-from qtpy.QtCore import QEvent, Qt
+from qtpy.QtCore import QEvent, Qt, QTimer
 from qtpy.QtGui import QResizeEvent
 from qtpy.QtWidgets import QFrame, QLabel, QScrollArea, QSizePolicy, QVBoxLayout, QWidget
 
 from napari_unet.errors import DataError
+from napari_unet.events import Report
 from napari_unet.gui.client import Workers
 from napari_unet.gui.form import Form
 from napari_unet.gui.layers import axes_choices, describe, read_image
@@ -22,7 +24,7 @@ from napari_unet.gui.snapshot import Snapshot
 if TYPE_CHECKING:
     import napari.viewer
 
-__all__ = ["Column", "ImageRows", "layer_box", "workers_of"]
+__all__ = ["AxesBox", "Column", "ImageRows", "follow_layers", "layer_box", "workers_of"]
 
 _WORKERS: WeakKeyDictionary[Any, Workers] = WeakKeyDictionary()
 
@@ -44,6 +46,18 @@ def layer_box(
     box = ComboBox(choices=choices, name=name, label=label, tooltip=f"<p>{tooltip}</p>", nullable=nullable)
     box.native.setMinimumContentsLength(8)
     return box
+
+
+def follow_layers(box: ComboBox) -> None:
+    """List the viewer's layers anew; the chosen one stays, also under another name."""
+    layer = box.value
+    # For a moment magicgui chooses another layer, which nobody should hear of.
+    with box.changed.blocked():
+        box.reset_choices()
+        if layer in box.choices:
+            box.value = layer
+    if box.value != layer:
+        box.changed.emit(box.value)
 
 
 class Column(QScrollArea):
@@ -75,6 +89,9 @@ class Column(QScrollArea):
         self._column.setContentsMargins(8, 8, 8, 8)
         self._column.setSpacing(8)
         self.setWidget(inner)
+        self._soon = QTimer(self)
+        self._soon.setSingleShot(True)
+        self._soon.timeout.connect(self._show_messages)
 
     def fill(self, panel: RunPanel, *widgets: QWidget) -> None:
         """Stack widgets from the top; the messages of `panel` take what is left below."""
@@ -82,6 +99,16 @@ class Column(QScrollArea):
         for widget in widgets:
             self._column.addWidget(widget)
         self._column.addWidget(panel, 1)
+        panel.pressed.connect(self.show_messages)
+        panel.ended.connect(self.show_messages)
+
+    def show_messages(self, _report: Report | None = None) -> None:
+        """Bring the messages into view, for what the user has asked for is answered there."""
+        self._soon.start()  # once the column has the size that it is about to get
+
+    def _show_messages(self) -> None:
+        if self._panel is not None:
+            self.ensureWidgetVisible(self._panel)
 
     def event(self, event: QEvent) -> bool:
         """Notice that napari takes the dock out of its window, which is how it closes one."""
@@ -133,6 +160,35 @@ class _Lines(QLabel):
         self.setMinimumHeight(self.heightForWidth(self.width()))
 
 
+class AxesBox(ComboBox):
+    """A list of what a layer's axes may be; a choice stays while the layer and its list do.
+
+    Parameters
+    ----------
+    words : mapping of str to str, optional
+        How to call axes; by their letters where it does not say.
+    """
+
+    def __init__(self, words: Mapping[str, str] | None = None) -> None:
+        super().__init__(
+            choices=[],
+            name="axes",
+            label="Axes",
+            tooltip="<p>What each dimension is. Slices (Z or T) are treated one by one, channels (C) together.</p>",
+        )
+        self._words = words or {}
+        self._offered: tuple[object, ...] = ()
+
+    def offer(self, layer: Image | None, choices: Sequence[str]) -> None:
+        """Offer what a layer's axes may be, the likeliest first."""
+        offered = (id(layer), *choices)
+        if offered != self._offered:
+            self._offered = offered
+            self.choices = [(self._words.get(axes, axes), axes) for axes in choices]
+            if choices:
+                self.value = choices[0]
+
+
 class ImageRows:
     """The rows that choose an image layer and say what it is taken for.
 
@@ -147,14 +203,8 @@ class ImageRows:
     def __init__(self, viewer: napari.viewer.Viewer, form: Form) -> None:
         self._viewer = viewer
         self.box = layer_box(viewer, Image, "image", "Image", "The image layer.")
-        self.axes = ComboBox(
-            choices=[],
-            name="axes",
-            label="Axes",
-            tooltip="<p>What each dimension is. Slices (Z or T) are treated one by one, channels (C) together.</p>",
-        )
+        self.axes = AxesBox(_WORDS)
         self.info = _Lines()
-        self._shown: tuple[object, ...] = ()
         form.add_widget(self.box)
         form.add_widget(self.axes)
         form.add_row("", self.info)
@@ -193,18 +243,11 @@ class ImageRows:
     def refresh(self) -> None:
         """Follow the chosen layer; a choice of axes stays while the layer's shape does."""
         try:
-            layer = self.layer
-            choices = axes_choices(layer)
+            self.axes.offer(self.layer, axes_choices(self.layer))
         except DataError as error:
-            self._shown = ()
-            self.axes.choices = []
+            self.axes.offer(None, ())
             self.info.setText(str(error))
             return
-        shown = (id(layer), *choices)
-        if shown != self._shown:
-            self._shown = shown
-            self.axes.choices = [(_WORDS.get(axes, axes), axes) for axes in choices]
-            self.axes.value = choices[0]
         self._describe()
 
     def _describe(self) -> None:

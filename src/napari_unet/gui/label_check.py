@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from qtpy.QtCore import Qt
+from qtpy.QtCore import Qt, Signal
 from qtpy.QtGui import QImage, QPixmap
 from qtpy.QtWidgets import QDialog, QHBoxLayout, QLabel, QPushButton, QScrollArea, QVBoxLayout, QWidget
 
@@ -30,7 +30,14 @@ class LabelCheckRow(QWidget):
         `NapariUNetError` from it is shown and nothing happens.
     messages : Messages
         Where findings are told.
+
+    Attributes
+    ----------
+    told : Signal()
+        What was asked for is in the messages.
     """
+
+    told = Signal()
 
     def __init__(self, read: Callable[[], TrainRequest], messages: Messages) -> None:
         super().__init__()
@@ -59,6 +66,7 @@ class LabelCheckRow(QWidget):
             work = what(self._read())
         except NapariUNetError as error:
             self._messages.error(str(error))
+            self.told.emit()
             return
         self._enable(False)
         self._background.start(work)
@@ -67,6 +75,7 @@ class LabelCheckRow(QWidget):
         self._enable(True)
         if isinstance(result, Preview):
             tell(result, self._messages)
+            self.told.emit()
         else:
             self.dialog = PictureDialog(result, self)
             self.dialog.show()
@@ -74,6 +83,7 @@ class LabelCheckRow(QWidget):
     def _on_failure(self, sentence: str, details: str) -> None:
         self._enable(True)
         self._messages.error(sentence, details)
+        self.told.emit()
 
     def _enable(self, on: bool) -> None:
         self.check_button.setEnabled(on)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Window",
     "axes_choices",
+    "axes_choices_beside",
     "describe",
     "mismatch",
     "own_units",
@@ -64,6 +65,27 @@ def axes_choices(layer: Image) -> list[str]:
     }
     coloured = {3: ["YXS"], 4: ["ZYXS", "TYXS"], 5: ["TZYXS"]}
     return list(dict.fromkeys([likely, *(coloured if layer.rgb else plain)[len(shape)]]))
+
+
+def axes_choices_beside(layer: Image, first: Stack) -> list[str]:
+    """List what a layer's axes may be beside another image: with as many channels and its axes before others.
+
+    Parameters
+    ----------
+    layer : napari.layers.Image
+        The layer.
+    first : Stack
+        The other image.
+
+    Raises
+    ------
+    DataError
+        If it cannot be an image.
+    """
+    own = axes_choices(layer)
+    alike = len(own[0]) == len(first.axes) and ("S" in own[0]) == ("S" in first.axes)
+    choices = dict.fromkeys([first.axes, *own] if alike else own)
+    return sorted(choices, key=lambda axes: Stack(level0(layer), axes).shape[3] != first.shape[3])
 
 
 def read_image(layer: Image, axes: str | None = None) -> Snapshot:

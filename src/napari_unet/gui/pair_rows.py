@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from magicgui.widgets import ComboBox
 from napari.layers import Image, Labels
 from qtpy.QtWidgets import QHBoxLayout, QPushButton, QSizePolicy, QToolButton, QVBoxLayout, QWidget
 
+from napari_unet.data.axes import Stack
 from napari_unet.data.labels import check_same_shape
 from napari_unet.data.lint_pairs import check_pairs
 from napari_unet.errors import DataError
-from napari_unet.gui.dock import ImageRows, layer_box
+from napari_unet.gui.dock import AxesBox, ImageRows, follow_layers, layer_box
 from napari_unet.gui.form import Form
-from napari_unet.gui.layers import axes_choices, read_image, read_labels
+from napari_unet.gui.layers import axes_choices, axes_choices_beside, read_image, read_labels
 from napari_unet.gui.requests import Pair
-from napari_unet.gui.snapshot import Snapshot
 
 if TYPE_CHECKING:
     import napari.viewer
@@ -25,7 +26,7 @@ __all__ = ["PairRow", "PairRows"]
 
 
 class PairRow(QWidget):
-    """One more image, its labels, and a button that removes the row.
+    """One more image, its labels, its axes where they are not plain, and a button that removes the row.
 
     Parameters
     ----------
@@ -42,6 +43,7 @@ class PairRow(QWidget):
         self.labels = layer_box(
             viewer, Labels, "labels", "Labels", "What you painted on the image beside it.", nullable=True
         )
+        self.axes = AxesBox()
         self.remove_button = QToolButton()
         self.remove_button.setText("✕")
         self.remove_button.setToolTip("<p>Train without this image.</p>")
@@ -53,7 +55,18 @@ class PairRow(QWidget):
             box.native.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
             box.native.setToolTip(box.tooltip)
             layout.addWidget(box.native, 1)
+        layout.addWidget(self.axes.native)
         layout.addWidget(self.remove_button)
+
+    def offer_axes(self, first: Stack | None) -> None:
+        """Offer what the chosen image's axes may be beside the first image; out of sight where there is one way only."""
+        layer = self.image.value
+        choices: list[str] = []
+        with suppress(DataError):  # what is wrong with the layer is told when it is read
+            if layer is not None:
+                choices = axes_choices(layer) if first is None else axes_choices_beside(layer, first)
+        self.axes.offer(layer, choices)
+        self.axes.native.setVisible(len(choices) > 1)
 
 
 class PairRows(QWidget):
@@ -94,13 +107,16 @@ class PairRows(QWidget):
         self._column.setSpacing(4)
         self._column.addWidget(first)
         self._column.addWidget(below)
+        for box in (self.image.box, self.image.axes):
+            box.changed.connect(self._offer_axes)
 
     def reset_choices(self) -> None:
         """Follow the viewer's layers."""
         for image, labels in self._boxes():
-            _follow(image)
-            _follow(labels)
+            follow_layers(image)
+            follow_layers(labels)
         self.image.refresh()
+        self._offer_axes()
 
     def layers(self) -> list[tuple[Image, Labels]]:
         """Return each chosen image with its labels.
@@ -138,8 +154,8 @@ class PairRows(QWidget):
             If a layer is missing, or layers do not fit together.
         """
         layers = self.layers()
-        first = self.image.snapshot()
-        images = [first, *(_read_as(first.stack.axes, image) for image, _ in layers[1:])]
+        self._offer_axes()
+        images = [self.image.snapshot(), *(read_image(row.image.value, row.axes.value) for row in self.rows)]
         pairs = tuple(
             Pair(image, read_labels(layer, image.stack.axes))
             for image, (_, layer) in zip(images, layers, strict=True)
@@ -153,31 +169,26 @@ class PairRows(QWidget):
     def _boxes(self) -> list[tuple[ComboBox, ComboBox]]:
         return [(self.image.box, self.labels), *((row.image, row.labels) for row in self.rows)]
 
+    def _offer_axes(self) -> None:
+        """Let the added rows follow what the first image is taken for."""
+        first: Stack | None = None
+        with suppress(DataError):  # said below its box
+            first = self.image.snapshot().stack
+        for row in self.rows:
+            row.offer_axes(first)
+
     def _add(self) -> None:
         """Add a row; it begins with layers that are in no other."""
         row = PairRow(self._viewer, self._remove)
         taken = [None, *(box.value for boxes in self._boxes() for box in boxes)]
         for box in (row.image, row.labels):
             box.value = next((layer for layer in box.choices if layer not in taken), None)
+        row.image.changed.connect(self._offer_axes)
         self.rows.append(row)
+        self._offer_axes()
         self._column.insertWidget(len(self.rows), row)
 
     def _remove(self, row: PairRow) -> None:
         self.rows.remove(row)
         row.hide()
         row.deleteLater()
-
-
-def _follow(box: ComboBox) -> None:
-    """List the layers anew; the chosen one stays, also under another name."""
-    layer = box.value
-    box.reset_choices()
-    if layer in box.choices:
-        box.value = layer
-
-
-def _read_as(axes: str, layer: Image) -> Snapshot:
-    """Take a snapshot of a layer with these axes, or with its own where it has fewer, more, or colours."""
-    own = axes_choices(layer)[0]
-    same = len(own) == len(axes) and ("S" in own) == ("S" in axes)
-    return read_image(layer, axes if same else own)

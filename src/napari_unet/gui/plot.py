@@ -54,6 +54,7 @@ class TrainingPlot(QWidget):
         self._raw = item.plot(pen=pg.mkPen(LOSS_COLOR + "60", width=1))
         self._smooth = item.plot(pen=pg.mkPen(LOSS_COLOR, width=2))
         item.setLabel("bottom", "step")
+        item.layout.setContentsMargins(1, 1, 1, 5)  # pyqtgraph lets that label hang out by so much
         item.setLabel("left", "loss")
         # The score has its own scale, 0 to 1, on the right.
         self._right = pg.ViewBox(enableMouse=False, enableMenu=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 from pathlib import Path
 
-from qtpy.QtCore import QTimer, QUrl
+from qtpy.QtCore import QSize, QTimer, QUrl
 from qtpy.QtGui import QDesktopServices, QGuiApplication, QTextCursor
 from qtpy.QtWidgets import (
     QHBoxLayout,
@@ -91,15 +91,27 @@ class Progress(QWidget):
         self.words.setText(f"{noun} {done:,} of {total:,} · {time_left(seconds_left)}")
 
 
+class _Sentences(QTextBrowser):
+    """Takes the room that is left in a dock, and asks for little."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setMinimumHeight(96)
+
+    def sizeHint(self) -> QSize:
+        # A column of wrapped words is as high as its parts wish, not as they need: a wish for more would have the
+        # last sentences below the edge of a dock that could show all.
+        return QSize(super().sizeHint().width(), self.minimumHeight())
+
+
 class Messages(QWidget):
     """Sentences, newest last and always in view; errors with their details to copy."""
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self._text = QTextBrowser()
+        self._text = _Sentences()
         self._text.setOpenLinks(False)
         self._text.anchorClicked.connect(_open_folder)
-        self._text.setMinimumHeight(96)
         self._text.document().setMaximumBlockCount(500)
         self._details = ""
         self.copy_button = QPushButton("Copy details")

@@ -32,6 +32,7 @@ from napari_unet.gui.snapshot import (
     stand_in,
     with_file_pixel_size,
 )
+from napari_unet.gui.unfinished import find_unfinished
 from napari_unet.jobs import ArraySource, Output, OutputKind, PredictJob, TrainJob, job_to_yaml
 from napari_unet.preview import Preview, preview
 from napari_unet.spec import ClassInfo
@@ -232,6 +233,8 @@ class PredictRequest:
     def prepare(self, say: Say, stop: Stop) -> PredictJob:
         """Make the image readable for the worker, and keep the job beside it, to go on with after an end that comes early.
 
+        Where such an end came before, on the same image with the same model and settings, that run goes on.
+
         Raises
         ------
         FileError
@@ -240,7 +243,15 @@ class PredictRequest:
             If `stop` said so.
         """
         image = with_file_pixel_size(self.image)
-        folder = make_folder(self.home, f"{image.stack.name}-segmented")
+        name = f"{image.stack.name}-segmented"
+        if job := find_unfinished(self.home, name, image, self._job, stop):
+            say(
+                f"An earlier segmentation of {image.stack.name!r} with these settings was not finished: it goes on where it was."
+            )
+            # The size of tiles may be another now, which changes no pixel.
+            write_text(RunFolder(Path(job.outputs[0].path).parent).job_path, job_to_yaml(job))
+            return job
+        folder = make_folder(self.home, name)
         with removed_unless_done(folder):
             job = self._job(save_image(image, folder, stop), folder)
             write_text(RunFolder(folder).job_path, job_to_yaml(job))

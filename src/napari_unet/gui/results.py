@@ -171,16 +171,36 @@ class Results:
         self._flat = placement(layer, axes, shown)
         self._deep = placement(layer, axes, shown, classes=True)
         self._labels: ref[Labels] | None = None
+        self._made: dict[str, ref[Layer]] = {}
         self.empty = True
 
-    def begin(self, outputs: Mapping[str, str]) -> list[Layer]:
-        """Add layers of what is being written; labels above the maps, and instead of the probabilities."""
+    def begin(self, outputs: Mapping[str, str], before: Results | None = None) -> list[Layer]:
+        """Add layers of what is being written; labels above the maps, and instead of the probabilities.
+
+        Parameters
+        ----------
+        outputs : mapping of str to str
+            The path of each kind of result.
+        before : Results, optional
+            Those of a run that was not finished: where this run goes on with it, its layers are taken.
+        """
         self.empty = False
         kinds = sorted(outputs, key=lambda kind: kind == "labels")
-        layers = {kind: self._add(kind, watch_result(outputs[kind])) for kind in kinds}
-        if {"labels", "probabilities"} <= set(layers):
-            layers["probabilities"].visible = False
-        return list(layers.values())
+        for kind in kinds:
+            path = outputs[kind]
+            layer = before.layer_of(path) if before is not None else None
+            if layer is None:
+                layer = self._add(kind, watch_result(path))
+                layer.visible = kind != "probabilities" or "labels" not in kinds
+            elif kind == "labels":
+                self._labels = ref(layer)
+            self._made[path] = ref(layer)
+        return [layer for path in self._made if (layer := self.layer_of(path)) is not None]
+
+    def layer_of(self, path: str) -> Layer | None:
+        """Return the layer of a result, if it is still in the viewer."""
+        layer = self._made[path]() if path in self._made else None
+        return layer if layer in self._viewer.layers else None
 
     def put_labels(self, path: str) -> None:
         """Show labels that were made anew, in the layer of the former ones if it is still there."""

@@ -66,6 +66,8 @@ class RunPanel(QWidget):
 
     Attributes
     ----------
+    pressed : Signal()
+        A button was pressed: work begins, or a message says why not.
     started : Signal()
         A run was accepted; its inputs are being saved.
     happened : Signal(Event)
@@ -76,6 +78,7 @@ class RunPanel(QWidget):
         What was sent last.
     """
 
+    pressed = Signal()
     started = Signal()
     happened = Signal(object)
     ended = Signal(object)
@@ -141,6 +144,10 @@ class RunPanel(QWidget):
 
     def begin(self, read: Callable[[], Work]) -> None:
         """Begin the work that `read` makes of the dock, or say why not."""
+        self._begin(read)
+        self.pressed.emit()
+
+    def _begin(self, read: Callable[[], Work]) -> None:
         if self.running:
             self.messages.error(
                 f"A {self._noun} runs already: stop it or wait for its end, then start the next."
@@ -240,11 +247,13 @@ class RunPanel(QWidget):
         """Name the file with which a run that has begun goes on where it is."""
         if not self._begun or self.job is None:
             return
-        place = self.job.out if isinstance(self.job, TrainJob) else Path(self.job.outputs[0].path).parent
-        folder = RunFolder(place)
+        if isinstance(self.job, TrainJob):
+            folder, way = RunFolder(self.job.out), ""
+        else:
+            folder, way = RunFolder(Path(self.job.outputs[0].path).parent), "press Start again, or "
         with suppress(FileError):  # no such file, and so nothing to go on with
             if folder.read_job() == self.job:
-                self.messages.say("To go on with it: napari-unet run", folder.job_path)
+                self.messages.say(f"To go on with it: {way}napari-unet run", folder.job_path)
 
     def _on_failure(self, sentence: str, details: str) -> None:
         self.messages.error(sentence, details)

@@ -17,7 +17,7 @@ from napari_unet.data.instances import Window
 from napari_unet.errors import DataError
 from napari_unet.events import Event, PredictStarted, Report, TileDone
 from napari_unet.gui.background import Background
-from napari_unet.gui.dock import Column, ImageRows, layer_box, workers_of
+from napari_unet.gui.dock import Column, ImageRows, follow_layers, layer_box, workers_of
 from napari_unet.gui.form import Form, advanced
 from napari_unet.gui.label_rows import LabelRows
 from napari_unet.gui.layers import level0, placement, shape_window, visible_window
@@ -42,6 +42,10 @@ _ADVANCED = ("normalize", "pixel_size", "halo", "tile_megapixels", "precision", 
 _ESTIMATE = "Say how much memory and time this takes. Nothing is written."
 
 
+_NAME = "Segment (napari-unet)"
+"""What napari calls the dock where it is opened by the menu, which then finds this one and opens no second."""
+
+
 def offer_model(path: str | Path) -> None:
     """Select a model in the Segment dock of the current viewer, which is opened if need be.
 
@@ -56,7 +60,7 @@ def offer_model(path: str | Path) -> None:
     dock = find_segment_dock(viewer)
     if dock is None:
         dock = SegmentDock(viewer)
-        viewer.window.add_dock_widget(dock, name="Segment (U-Net)", area="right", tabify=True)
+        viewer.window.add_dock_widget(dock, name=_NAME, area="right", tabify=True)
     dock.choose_model(Path(path))
 
 
@@ -88,6 +92,7 @@ class SegmentDock(Column):
         self.regions = RegionRow(napari_viewer)
         self._live = LiveLayers(napari_viewer, self)
         self._new: Results | None = None
+        self._unfinished: Results | None = None
         self._scratch: TemporaryDirectory[str] | None = None
         self.panel.started.connect(self._on_start)
         self.panel.happened.connect(self._on_event)
@@ -135,8 +140,8 @@ class SegmentDock(Column):
 
     def reset_choices(self, event: Any = None) -> None:
         """Follow the viewer's layers; napari calls this when layers come, go or change their name."""
-        self.image.box.reset_choices()
-        self.shapes.reset_choices()
+        follow_layers(self.image.box)
+        follow_layers(self.shapes)
         self.image.refresh()
         self.regions.refresh()
         self._refresh()
@@ -207,7 +212,7 @@ class SegmentDock(Column):
                 self.panel.progress.show_step(done, total, "Tile", float("nan"))
                 if self._new is not None and self._new.empty:
                     self.panel.messages.say(f"Segmenting on {device}.")
-                    self._live.follow(self._new.begin(outputs))
+                    self._live.follow(self._new.begin(outputs, self._unfinished))
             case TileDone():
                 self._live.touch()
 
@@ -217,7 +222,10 @@ class SegmentDock(Column):
         if self._scratch is not None:
             self._scratch.cleanup()
             self._scratch = None
-        if report is not None and not report.stopped:
+        done = report is not None and not report.stopped
+        if new is not None and not new.empty:
+            self._unfinished = None if done else new
+        if report is not None and done:
             self._show_report(report, new)
         self.label_rows.refresh(running=False)
 

@@ -20,13 +20,16 @@ import numpy as np
 from napari_unet.data.axes import Stack, blocks
 from napari_unet.errors import FileError
 from napari_unet.files.atomic import file_error
-from napari_unet.files.image import count_series, open_image
+from napari_unet.files.image import count_series, open_image, open_source
+from napari_unet.files.reading import unit_name
 from napari_unet.files.results import create_result
 from napari_unet.gui.background import Stopped
 from napari_unet.jobs import ArraySource
 
 __all__ = [
     "Snapshot",
+    "equals_source",
+    "folders_of",
     "make_folder",
     "removed_unless_done",
     "runs_home",
@@ -98,6 +101,12 @@ def make_folder(home: Path, name: str) -> Path:
     raise FileError(home, f"holds a thousand runs named {stem}; choose another name.")
 
 
+def folders_of(home: Path, name: str) -> list[Path]:
+    """List the folders of earlier runs that were called so, the newest first."""
+    # The date comes first; a number after the name parts runs of one second.
+    return sorted(home.glob(f"[0-9]*-{_tidy(name) or 'run'}*"), reverse=True)
+
+
 def _tidy(name: str) -> str:
     """Keep of a name what every file system can hold."""
     return re.sub(r"[^\w.-]+", "-", name).strip("-.")[:60]
@@ -145,13 +154,7 @@ def save_image(snapshot: Snapshot, folder: Path, stop: Callable[[], bool], numbe
         If `stop` said so.
     """
     if snapshot.path is not None and _equals_file(snapshot, snapshot.path, stop):
-        return ArraySource(
-            path=str(snapshot.path.absolute()),
-            series=snapshot.series,
-            axes=snapshot.stack.axes,
-            pixel_size=snapshot.pixel_size,
-            unit=snapshot.unit,
-        )
+        return _file_source(snapshot, snapshot.path)
     # In a folder of its own: a layer may be called "labels", and so is a result.
     place = folder / (f"image-{number}" if number else "image")
     try:
@@ -160,6 +163,39 @@ def save_image(snapshot: Snapshot, folder: Path, stop: Callable[[], bool], numbe
         raise file_error(place, error) from error
     with removed_unless_done(place):
         return _copy(snapshot, place / f"{_tidy(snapshot.stack.name) or 'image'}.zarr", stop)
+
+
+def equals_source(snapshot: Snapshot, source: ArraySource, stop: Callable[[], bool]) -> bool:
+    """Tell whether an image is what an earlier run reads: its file, or the copy that was made of it.
+
+    A copy is compared with all pixels; a file as `save_image` does it.
+
+    Raises
+    ------
+    Stopped
+        If `stop` said so.
+    """
+    if snapshot.path is not None and source.path == str(snapshot.path.absolute()):
+        return source == _file_source(snapshot, snapshot.path) and _equals_file(snapshot, snapshot.path, stop)
+    try:
+        copy = open_source(source)
+    except FileError:
+        return False
+    if (copy.pixel_size, copy.unit) != (snapshot.pixel_size, unit_name(snapshot.unit)):
+        return False
+    if copy.axes != _stored_axes(snapshot.stack)[0] or copy.stack.shape != snapshot.stack.shape:
+        return False
+    return copy.stack.dtype == snapshot.stack.dtype and _same_pixels(copy.stack, snapshot.stack, stop)
+
+
+def _file_source(snapshot: Snapshot, path: Path) -> ArraySource:
+    return ArraySource(
+        path=str(path.absolute()),
+        series=snapshot.series,
+        axes=snapshot.stack.axes,
+        pixel_size=snapshot.pixel_size,
+        unit=snapshot.unit,
+    )
 
 
 @contextmanager
@@ -186,13 +222,18 @@ def _equals_file(snapshot: Snapshot, path: Path, stop: Callable[[], bool]) -> bo
         every = (
             1 if isinstance(snapshot.stack.array, np.ndarray) else max(1, sum(1 for _ in blocks(there)) // 8)
         )
-        for number, (n, y, x) in enumerate(blocks(there)):
-            if stop():
-                raise Stopped
-            if number % every == 0 and not _equal(there.read(n, y, x), snapshot.stack.read(n, y, x)):
-                return False
+        return _same_pixels(there, snapshot.stack, stop, every)
     except FileError:
         return False
+
+
+def _same_pixels(there: Stack, here: Stack, stop: Callable[[], bool], every: int = 1) -> bool:
+    """Compare two stacks of one shape, or one of every so many blocks of them."""
+    for number, (n, y, x) in enumerate(blocks(there)):
+        if stop():
+            raise Stopped
+        if number % every == 0 and not _equal(there.read(n, y, x), here.read(n, y, x)):
+            return False
     return True
 
 
@@ -220,14 +261,19 @@ def _sample(stack: Stack) -> str:
     return "S" if "S" in stack.axes else "C" if "C" in stack.axes else ""
 
 
+def _stored_axes(stack: Stack) -> tuple[str, str]:
+    """Return the letters of a copy's axes, and the one of them that holds channels or colours."""
+    # OME-Zarr wants time before channels before space; colour samples are stored as channels.
+    sample = _sample(stack)
+    at = 1 if stack.slice_axes.startswith("T") and sample else 0
+    return stack.slice_axes[:at] + sample + stack.slice_axes[at:] + "YX", sample
+
+
 def _create(snapshot: Snapshot, path: Path) -> tuple[Any, str]:
     """Make an empty copy, and say which axes it has."""
     stack = snapshot.stack
     _, height, width, channels = stack.shape
-    # OME-Zarr wants time before channels before space; colour samples are stored as channels.
-    sample = _sample(stack)
-    at = 1 if stack.slice_axes.startswith("T") and sample else 0
-    axes = stack.slice_axes[:at] + sample + stack.slice_axes[at:] + "YX"
+    axes, sample = _stored_axes(stack)
     lengths = {
         **dict(zip(stack.slice_axes, stack.slice_shape, strict=True)),
         sample: channels,

@@ -72,8 +72,10 @@ class TrainDock(Column):
         self.more.add_fields(TrainJob, ["pixel_size"], unset="As it is")
         self._add_start()
         self.plot = TrainingPlot()
+        self.plot.hide()  # until there are curves: the room is for the messages
         self.panel = RunPanel(workers, "training", self._read)
         self.panel.started.connect(self.plot.clear)
+        self.panel.started.connect(self.plot.show)
         self.panel.happened.connect(self._on_event)
         self.panel.ended.connect(self._on_end)
         self.segment_button = QPushButton("Segment with this model")
@@ -81,6 +83,7 @@ class TrainDock(Column):
         self.segment_button.hide()
         self.model_path: Path | None = None
         self.check = LabelCheckRow(self._request, self.panel.messages)
+        self.check.told.connect(self.show_messages)
         self.fill(
             self.panel,
             self.pairs,

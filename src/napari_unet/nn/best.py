@@ -11,7 +11,7 @@ from napari_unet.data.dataset import Dataset
 from napari_unet.data.holdout import Split
 from napari_unet.errors import ModelError
 from napari_unet.events import Stop, Validated, never_stop
-from napari_unet.nn import backend
+from napari_unet.nn import backend, computing
 from napari_unet.nn.learner import Learner
 from napari_unet.nn.model import Arrays, UNetModel, all_finite, read_weights
 from napari_unet.nn.network import halo
@@ -29,7 +29,7 @@ SaveModel = Callable[[ModelSpec, Arrays], None]
 def _telling_of_memory() -> Iterator[None]:
     """Say what to do where memory runs out within this context."""
     try:
-        with backend.memory_errors():
+        with computing.memory_errors():
             yield
     except MemoryError:
         raise ModelError(

@@ -23,7 +23,7 @@ from napari_unet.data.dropout import kept
 from napari_unet.data.normalize import Range
 from napari_unet.data.tiling import Halo, Tile
 from napari_unet.data.turns import AS_IT_IS, TURNS, Turn
-from napari_unet.nn import backend
+from napari_unet.nn import backend, computing
 from napari_unet.nn.model import UNetModel, with_probabilities
 from napari_unet.nn.network import halo
 from napari_unet.nn.rewrite import halves
@@ -119,7 +119,7 @@ class Engine:
             self._expand = self._once(
                 "expand",
                 self._final,
-                make=lambda: backend.compiled(with_probabilities(expanding), final=self._final),
+                make=lambda: computing.compiled(with_probabilities(expanding), final=self._final),
             )
         elif config.average:
             self._answer = self._compiled(model.prediction_network)
@@ -171,7 +171,8 @@ class Engine:
 
     def _named(self, answers: Sequence[Any], crop: tuple[slice, slice]) -> Answers:
         return {
-            kind: backend.as_array(answer)[0][crop] for kind, answer in zip(self._kinds, answers, strict=True)
+            kind: computing.as_array(answer)[0][crop]
+            for kind, answer in zip(self._kinds, answers, strict=True)
         }
 
     def _averages(self, pixels: Pixels, n: int, tile: Tile) -> tuple[Float32, Float32]:
@@ -185,7 +186,7 @@ class Engine:
             bottom, *skips = self._contract(*inputs)
             if set(self._kinds) != {SAMPLED}:
                 plain.add(turn, self._expand(bottom, *skips))
-            for thin in self._thinned(backend.as_array(bottom), turn, n, tile):
+            for thin in self._thinned(computing.as_array(bottom), turn, n, tile):
                 thinned.add(turn, self._expand(thin, *skips))
         mean = plain.value if plain.count else thinned.value
         return mean, thinned.value if thinned.count else mean
@@ -213,7 +214,7 @@ class Engine:
             self._made[key] = make()
         return self._made[key]
 
-    def _compiled(self, network: Any, finish: _Finish | None = None) -> backend.Computation:
+    def _compiled(self, network: Any, finish: _Finish | None = None) -> computing.Computation:
         """Compile a network to read stored pixels, and to end in what was asked for if `finish` says so."""
         key = "fed", network.name, self._sent, finish, self._final
         if self._final and key not in self._made:
@@ -221,7 +222,7 @@ class Engine:
             for old in [k for k in self._made if isinstance(k, tuple) and k[:2] == key[:2] and k[-1]]:
                 del self._made[old]
         return self._once(  # type: ignore[no-any-return]
-            *key, make=lambda: backend.compiled(self._fed(network, finish), final=self._final)
+            *key, make=lambda: computing.compiled(self._fed(network, finish), final=self._final)
         )
 
     def _fed(self, network: Any, finish: _Finish | None) -> Any:
@@ -242,7 +243,7 @@ class _Mean:
         self._sum: Float32 | None = None
 
     def add(self, turn: Turn, answers: Sequence[Any]) -> None:
-        answer = turn.undo(np.asarray(backend.as_array(answers[0])[0], np.float32))
+        answer = turn.undo(np.asarray(computing.as_array(answers[0])[0], np.float32))
         self._sum = answer.copy() if self._sum is None else self._sum + answer
         self.count += 1
 
@@ -276,11 +277,11 @@ class _Finish:
     def layer(self) -> Any:
         return _Outputs(self.kinds, self.threshold, self.as_bytes, dtype="float32", name="outputs")
 
-    def compiled(self) -> backend.Computation:
+    def compiled(self) -> computing.Computation:
         """Make a function of two arrays of probabilities, computed without dropout and with it."""
         shape = (None, None, self.maps)
         inputs = [keras.Input(shape, dtype="float32", name=name) for name in ("mean", "sampled")]
-        return backend.compiled(keras.Model(inputs, self.layer(inputs), name="finish"))
+        return computing.compiled(keras.Model(inputs, self.layer(inputs), name="finish"))
 
 
 class _Normalise(keras.layers.Layer):  # type: ignore[misc,unused-ignore]

@@ -13,7 +13,7 @@ from napari_unet.config import TrainConfig, UNetConfig
 from napari_unet.data.advice import peak_rate
 from napari_unet.data.sampling import Batch
 from napari_unet.errors import ModelError
-from napari_unet.nn import backend
+from napari_unet.nn import backend, computing
 from napari_unet.nn.losses import SegmentationLoss
 from napari_unet.nn.model import read_weights, write_weights
 from napari_unet.nn.network import build_unet
@@ -51,11 +51,11 @@ class Learner:
         self._peak = peak_rate(network) if config.learning_rate is None else config.learning_rate
         self.network = build_unet(network)
         self._statistics = Statistics(self.network)
-        self.forward = backend.traced(self.network)
+        self.forward = computing.traced(self.network)
         self._optimizer = GuardedAdam()
         self._optimizer.build(self.network.trainable_variables)
         self.network.compile(
-            optimizer=self._optimizer, loss=SegmentationLoss(), jit_compile=backend.compile_ahead()
+            optimizer=self._optimizer, loss=SegmentationLoss(), jit_compile=computing.compile_ahead()
         )
         # Steps, skipped steps and dropout's random state: what a step may have changed by the time it fails.
         self._counters = [v for v in self._variables().values() if "int" in str(v.dtype)]
@@ -93,7 +93,7 @@ class Learner:
         counters = [np.array(variable.numpy()) for variable in self._counters]
         statistics = self._statistics.copy()
         try:
-            with backend.memory_errors():
+            with computing.memory_errors():
                 loss = float(self.network.train_on_batch(images, truth, return_dict=True)["loss"])
         except MemoryError:
             for variable, value in zip(self._counters, counters, strict=True):

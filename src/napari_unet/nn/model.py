@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_unet.errors import ModelError
-from napari_unet.nn import backend
+from napari_unet.nn import backend, computing
 from napari_unet.nn.network import build_unet
 from napari_unet.nn.rewrite import for_prediction
 from napari_unet.spec import ModelSpec, weight_shapes
@@ -90,9 +90,9 @@ class UNetModel:
         return with_probabilities(for_prediction(self.network) if rewritten else self.network)
 
     @cached_property
-    def probabilities(self) -> backend.Forward:
+    def probabilities(self) -> computing.Forward:
         """`prediction_network` as a fast function, made at the first use."""
-        return backend.traced(self.prediction_network)
+        return computing.traced(self.prediction_network)
 
     @cached_property
     def made(self) -> dict[Hashable, Any]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from napari_unet.config import UNetConfig
 from napari_unet.data.tiling import Halo
 from napari_unet.errors import ModelError
-from napari_unet.nn import backend
+from napari_unet.nn import backend, computing
 
 if TYPE_CHECKING:
     import keras
@@ -164,7 +164,7 @@ class _BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc
     """Keras's layer, quicker to train."""
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
-        found = backend.batch_normalized(inputs, self.gamma, self.beta, self.epsilon) if training else None
+        found = computing.batch_normalized(inputs, self.gamma, self.beta, self.epsilon) if training else None
         if found is None:
             return super().call(inputs, training=training, mask=mask)
         normalised, mean, variance = found

@@ -20,7 +20,7 @@ from napari_unet.data.axes import Stack
 from napari_unet.data.tiling import Tile, read_tile
 from napari_unet.errors import BackendError
 from napari_unet.events import Notify, Stop, TileDone, Warned
-from napari_unet.nn import backend
+from napari_unet.nn import backend, computing
 from napari_unet.nn.engine import Answers, Engine
 from napari_unet.nn.outputs import Writer
 from napari_unet.nn.plan import Plan, Work, pixels_of
@@ -170,14 +170,14 @@ class _Computing:
         self, engine: Engine, pixels: npt.NDArray[Any], n: int, tile: Tile, fetcher: Executor
     ) -> None:
         self._fetching: Future[Answers] | None = None
-        with suppress(MemoryError), backend.memory_errors():
+        with suppress(MemoryError), computing.memory_errors():
             # At once, before another tile begins: TensorFlow and PyTorch copy after all that the device was told until then.
             self._fetching = fetcher.submit(engine.begin(pixels, n, tile))
 
     def wait(self) -> Answers | None:
         """Return the answers; None where memory ran out."""
         if self._fetching is not None:
-            with suppress(MemoryError), backend.memory_errors():
+            with suppress(MemoryError), computing.memory_errors():
                 return self._fetching.result()
         return None
 

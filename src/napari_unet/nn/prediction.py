@@ -18,7 +18,7 @@ from napari_unet.data.normalize import Range
 from napari_unet.data.tiling import Tile, read_tile
 from napari_unet.errors import ModelError
 from napari_unet.events import Noted, Notify, PredictStarted, Stop, ignore_events, never_stop
-from napari_unet.nn import backend
+from napari_unet.nn import backend, computing
 from napari_unet.nn.engine import SAMPLED, Engine, needed_halo
 from napari_unet.nn.estimate import Estimate, estimate
 from napari_unet.nn.inputs import check_channels, check_dropout, measure_range
@@ -233,7 +233,7 @@ def make_plan(
         several_passes=SAMPLED in kinds,
         accelerated=accelerated,
     )
-    one_shape = backend.compile_ahead() or accelerated
+    one_shape = computing.compile_ahead() or accelerated
     # Asked for even when the chunk is given: it refuses a tile limit that no chunk can keep.
     best = best_chunk(stack, reach, stride, largest, parts, one_shape=one_shape)
     slices, sides = (window[0], window[1:]) if window else (None, None)
@@ -241,7 +241,7 @@ def make_plan(
 
 
 def compute_tile(
-    forward: backend.Forward, stack: Stack, n: int, tile: Tile, stride: int, pixel_range: Range
+    forward: computing.Forward, stack: Stack, n: int, tile: Tile, stride: int, pixel_range: Range
 ) -> npt.NDArray[np.float32]:
     """Read, normalise, compute and crop one tile; (y, x, L), as large as ``tile.write``."""
     pixels = pixel_range.apply(read_tile(stack, n, tile, stride))

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from napari_unet.data.dataset import Dataset, Example
 from napari_unet.data.labels import IGNORE
 from napari_unet.data.shares import adapted_shares, learned_shares
-from napari_unet.nn.backend import Forward
+from napari_unet.nn.computing import Forward
 from napari_unet.nn.model import Arrays
 from napari_unet.nn.validation import log_probabilities
 

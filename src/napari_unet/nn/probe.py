@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from napari_unet.data.labels import IGNORE
-from napari_unet.nn import backend
+from napari_unet.nn import computing
 from napari_unet.nn.batches import Source
 from napari_unet.nn.learner import Learner
 
@@ -54,7 +54,7 @@ class Probe:
         if self._images is None:
             return False
         parts = [self._images[i : i + at_once] for i in range(0, len(self._images), at_once)]
-        with backend.memory_errors():
+        with computing.memory_errors():
             logits = np.concatenate([learner.forward(part) for part in parts]).astype(np.float64)
         if logits.shape[-1] == 1:
             logits = np.concatenate([np.zeros_like(logits), logits], -1)

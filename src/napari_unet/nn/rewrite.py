@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_unet.nn import backend
+from napari_unet.nn import backend, computing
 
 if TYPE_CHECKING:
     import keras
@@ -277,7 +277,7 @@ class _Sum(keras.layers.Layer):  # type: ignore[misc,unused-ignore]
     """The sum of features of one shape."""
 
     def call(self, parts: list[Any]) -> Any:
-        return backend.total(parts)
+        return computing.total(parts)
 
     def compute_output_shape(self, shapes: list[tuple[int | None, ...]]) -> tuple[int | None, ...]:
         return shapes[0]

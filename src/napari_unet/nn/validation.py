@@ -15,7 +15,7 @@ from napari_unet.data.labels import IGNORE
 from napari_unet.data.normalize import Range
 from napari_unet.data.tiling import Halo, Tile, chunk_shape, plan
 from napari_unet.events import Stop, never_stop
-from napari_unet.nn.backend import Forward
+from napari_unet.nn.computing import Forward
 from napari_unet.nn.prediction import compute_tile
 from napari_unet.spec import OBJECT_CLASSES
 
@@ -73,7 +73,7 @@ def measure(
     Parameters
     ----------
     forward : callable
-        From pixels to logits (`napari_unet.nn.backend.traced`).
+        From pixels to logits (`napari_unet.nn.computing.traced`).
     examples : sequence of Example
         What was held out.
     classes : int

@@ -5,7 +5,7 @@
 Trains on membranes made up here, or on those of ISBI 2012 (folders `image` and `label`; the last sixth of
 the slices tests). Both precisions get the same seeds, patches and number of steps, one after the other. Each model is
 tested in float32, on images that it never saw: Dice at the model's own threshold, which jumps where several score alike, and at the best one.
-Where the mean difference is within its spread, bfloat16 trains as well; then `BFLOAT16_TRAINS_AS_WELL` in `napari_unet.data.advice` may say so.
+Where the mean difference is within the spread among seeds, bfloat16 trains as well; `napari_unet.data.advice` chooses it for that.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from napari_unet.files.image import open_image
 from napari_unet.files.run import RunFolder
 from napari_unet.files.tiff import write_tiff
 from napari_unet.jobs import ArraySource, TrainJob
+from napari_unet.processor import has_bfloat16
 
 TINY = TrainConfig(steps=2, patch=32, batch=1, patience=0)
 
@@ -49,7 +50,8 @@ def test_what_is_left_open_is_chosen_told_and_kept(tiny_job: TrainJob) -> None:
     folder = RunFolder(tiny_job.out)
     assert folder.read_job() == open_settings(tiny_job)
     _, state = folder.load_checkpoint() or ({}, {})
-    assert (state["patch"], state["batch"], state["precision"]) == (64, 16, "float32")
+    precision = "bfloat16" if has_bfloat16() else "float32"
+    assert (state["patch"], state["batch"], state["precision"]) == (64, 16, precision)
     assert state["network"]["filters"] == 1
 
 

@@ -212,7 +212,7 @@ class TrainConfig(Settings):
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto",
         title="Precision",
-        description="auto: float32; bfloat16 may be faster on processors that have it, and is a little less exact.",
+        description="auto: bfloat16 on a GPU or processor that computes with it, else float32. Training is faster with it, and models are as good.",
     )
     checkpoint_seconds: float = Field(
         60.0,

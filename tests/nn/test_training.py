@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -117,8 +117,11 @@ def test_it_learns(dataset: Dataset, spec: ModelSpec) -> None:
     assert run.result.score > 0.9
 
 
-def test_stopped_and_resumed_is_bit_exact(dataset: Dataset, spec: ModelSpec) -> None:
-    config = SHORT
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_stopped_and_resumed_is_bit_exact(
+    dataset: Dataset, spec: ModelSpec, precision: Literal["float32", "bfloat16"]
+) -> None:
+    config = SHORT.replace(precision=precision)
     whole = Run(dataset, spec, config)
     first = Run(dataset, spec, config, until=5)
     assert (first.result.steps, first.result.stopped) == (5, True)

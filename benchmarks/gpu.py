@@ -5,8 +5,8 @@
 
 All in bfloat16, medians. The device rate is that of the network alone on pixels that lie on the card: ours on a tile
 that our engine reads, torch's on a batch of MONAI's windows. End to end, ours goes from the image as it is, its percentiles included, to
-bytes of probability in memory, and MONAI from normalised pixels to float32. Our engine uses the network, original or rewritten, that
-is faster on the device. Torch computes in a process of its own, after ours.
+bytes of probability in memory, and MONAI from normalised pixels to float32. Our engine uses the rewritten network.
+Torch computes in a process of its own, after ours.
 """
 
 from __future__ import annotations
@@ -148,23 +148,14 @@ def _image(side: int) -> np.ndarray:
 
 
 def _measure_ours(subject: Subject, options: argparse.Namespace, peak: float, work: float) -> None:
-    from napari_unet.nn import model as models
-
     networks = _networks(subject)
-    original, rewritten = (min(part.run(), part.run()) for part in _warm(networks).values())
-    faster = rewritten <= original
-    _say(
-        f"The rewritten network takes {rewritten / original:.2f} of the time of the original one, so our engine uses the "
-        f"{'rewritten' if faster else 'original'} one here; by default, the "
-        f"{'rewritten' if models.REWRITTEN_ON_ACCELERATOR else 'original'} one (REWRITTEN_ON_ACCELERATOR in nn/model.py)."
-    )
-    with mock.patch.object(models, "REWRITTEN_ON_ACCELERATOR", faster):
-        wholes = _wholes(subject, options.slices, list(networks)[int(faster)])
-        _warm(wholes)
-        parts = networks | wholes
-        _print(parts, _medians(parts, options.rounds), peak, work)
-        for name, part in wholes.items():
-            _print_times(name, part)
+    _warm(networks)
+    wholes = _wholes(subject, options.slices, list(networks)[-1])
+    _warm(wholes)
+    parts = networks | wholes
+    _print(parts, _medians(parts, options.rounds), peak, work)
+    for name, part in wholes.items():
+        _print_times(name, part)
 
 
 def _measure_torch(subject: Subject, options: argparse.Namespace, peak: float, work: float) -> None:

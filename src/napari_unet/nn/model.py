@@ -22,7 +22,6 @@ else:
     keras = backend.load_keras()
 
 __all__ = [
-    "REWRITTEN_ON_ACCELERATOR",
     "Arrays",
     "UNetModel",
     "all_finite",
@@ -31,9 +30,6 @@ __all__ = [
     "with_probabilities",
     "write_weights",
 ]
-
-REWRITTEN_ON_ACCELERATOR = True
-"""Whether the rewritten network is the faster one there too; `benchmarks/gpu.py` measures both."""
 
 Arrays = dict[str, npt.NDArray[np.float32]]
 """Weights by name, such as ``"LAYER/kernel"``, as in `napari_unet.spec.weight_shapes`."""
@@ -81,13 +77,12 @@ class UNetModel:
 
     @cached_property
     def prediction_network(self) -> keras.Model:
-        """The network as it is fastest, mostly rewritten (`napari_unet.nn.rewrite`), from normalised pixels to probabilities.
+        """The network rewritten for prediction (`napari_unet.nn.rewrite`), from normalised pixels to probabilities.
 
         From (B, Y, X, C), with Y and X multiples of the stride, to (B, Y, X, L): of the higher value (L = 1) or of each
         class. It keeps the weights of the moment in which it was made.
         """
-        rewritten = REWRITTEN_ON_ACCELERATOR or backend.device_name() == "CPU"
-        return with_probabilities(for_prediction(self.network) if rewritten else self.network)
+        return with_probabilities(for_prediction(self.network))
 
     @cached_property
     def probabilities(self) -> computing.Forward:

@@ -112,16 +112,16 @@ class Pipeline:
     def _collect(self, most: int, writer: Executor) -> None:
         """Take answers until at most that many tiles are being computed, and have complete chunks written."""
         while len(self._computing) > most:
-            part, computing = self._computing.popleft()
-            self._found.append((part.tile, self._answers(part.work.n, part.tile, computing)))
+            part, pending = self._computing.popleft()
+            self._found.append((part.tile, self._answers(part.work.n, part.tile, pending)))
             if part.last:
                 self._writing.append(writer.submit(self._put, part.work, self._found))
                 self._settle(self._ahead)
                 self._found = []
 
-    def _answers(self, n: int, tile: Tile, computing: _Computing) -> Answers:
+    def _answers(self, n: int, tile: Tile, pending: _Computing) -> Answers:
         """Wait for the answers of a tile; where memory runs out, compute it again in parts."""
-        answers = computing.wait()
+        answers = pending.wait()
         if answers is not None:
             return answers
         for _, other in self._computing:

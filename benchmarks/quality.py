@@ -64,7 +64,7 @@ def one(cell: Cell, to: Path) -> None:
     found = paint(data, cell)
     with tempfile.TemporaryDirectory(prefix="napari-unet-quality-") as folder:
         result = _recipe(cell.recipe)(data, found, cell, Path(folder))
-    to.write_text(json.dumps({**result, **_circumstances(cell)}), encoding="utf-8")
+    to.write_text(json.dumps({**_circumstances(cell), **result}), encoding="utf-8")
 
 
 def _recipe(name: str) -> Any:

@@ -45,6 +45,7 @@ def run(
         "marks": marks_of(watcher.moments(), scores),
         "held_out": {name: value for name, value in report.metrics.items() if name.startswith("held_out")},
         "steps_done": int(report.metrics["steps"]),
+        **({"precision": checkpoint[1]["precision"]} if checkpoint else {}),
         "train_seconds": round(seconds, 1),
         "stopped": report.stopped,
         "said": watcher.said,

@@ -212,7 +212,7 @@ class TrainConfig(Settings):
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto",
         title="Precision",
-        description="auto: bfloat16 on a GPU or processor that computes with it, else float32. Training is faster with it, and models are as good.",
+        description="auto: bfloat16 on a GPU or processor that computes with it, else float32. Steps are faster with it, and as many of them end almost as well.",
     )
     checkpoint_seconds: float = Field(
         60.0,
@@ -284,7 +284,7 @@ class PredictConfig(Settings):
         ge=0.01,
         le=64.0,
         title="Tile",
-        description="Largest tile computed at once, in megapixels; empty for what fits into half of the free memory, and 6.75 at most.",
+        description="Largest tile computed at once, in megapixels; empty for what fits into half of the free memory, and 6.75 at most, on a GPU 9.",
         examples=[6.75],
     )
     precision: Literal["auto", "float32", "bfloat16"] = Field(

@@ -120,7 +120,7 @@ def test_a_computer_with_a_gpu_and_wide_objects() -> None:
     )
     assert advice.train.learning_rate == 1e-3
     assert advice.reasons[4] == (
-        "Computed in bfloat16, which this computer has: more steps a minute, and models as good."
+        "Computed in bfloat16, which this computer has: more steps a minute, and as many of them end almost as well."
     )
 
 

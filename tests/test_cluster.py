@@ -205,7 +205,7 @@ def test_the_result_is_that_of_one_process(
 def test_either_goes_on_with_what_the_other_did(cluster: Cluster, files: Path, tmp_path: Path) -> None:
     job = job_of(files, "two", SMALL, ("labels", tmp_path / "labels.zarr"))
     asked: list[Event] = []
-    first = run(job, asked.append, lambda: sum(isinstance(event, TileDone) for event in asked) >= 3)
+    first = run(job, asked.append, lambda: any(isinstance(event, TileDone) for event in asked))
     assert first.stopped
 
     events: list[Event] = []
@@ -217,11 +217,12 @@ def test_either_goes_on_with_what_the_other_did(cluster: Cluster, files: Path, t
     )
     assert second.stopped and second.outputs == first.outputs
     assert "the same job goes on from there" in second.message
-    assert events[0].done == 3
+    assert events[0].done == 1
     assert not list(tmp_path.rglob("tries-*"))
 
     rest = [event for event in cluster.run(job) if isinstance(event, PredictStarted)]
-    assert 3 < rest[0].done < rest[0].total
+    # Two pieces of one chunk for each of two workers are out when the first is done, and may end before they stop.
+    assert 1 < rest[0].done <= 1 + 4 < rest[0].total
     (tmp_path / "alone").mkdir()
     run(moved(job, tmp_path / "alone"))
     np.testing.assert_array_equal(read(tmp_path / "labels.zarr"), read(tmp_path / "alone" / "labels.zarr"))

@@ -11,7 +11,7 @@ import pytest
 from napari_unet import load_model, predict, run, train
 from napari_unet.config import PredictConfig, TrainConfig, UNetConfig
 from napari_unet.data.synthetic import cells
-from napari_unet.errors import DataError, FileError
+from napari_unet.errors import DataError, FileError, ModelError
 from napari_unet.events import Event, PredictStarted, StepDone, TileDone, TrainStarted, Validated
 from napari_unet.files.image import open_image
 from napari_unet.files.model import read_card
@@ -96,6 +96,19 @@ def test_arrays_that_cannot_be_used_are_said() -> None:
             train([image], [labels], pixel_size=size)
     with pytest.raises(DataError, match="NaN"):
         train([np.where(labels > 0, np.nan, image)], [labels])
+
+
+def test_a_training_that_learned_nothing_gives_no_model() -> None:
+    image, labels, _ = cells((64, 64), seed=1)
+    options = UNetConfig(filters=2, depth=2), TrainConfig(steps=2, patch=32, batch=1, warmup=1)
+    with pytest.raises(ModelError, match="^Stopped before training began: nothing was learned yet"):
+        train([image], [labels], *options, stop=lambda: True)
+    asked = StopAfter(TrainStarted, 1)
+    with pytest.raises(ModelError, match="^Nothing learned yet: stopped before the first step was done"):
+        train([image], [labels], *options, notify=asked.notify, stop=asked.stop)
+    asked = StopAfter(StepDone, 1)
+    train([image], [labels], *options, notify=asked.notify, stop=asked.stop)
+    assert asked.events[-1].message.startswith("Stopped after 1 of 2 steps; the best model so far is kept.")
 
 
 def test_a_stopped_training_goes_on_to_the_same_weights(tiny_job: TrainJob, tmp_path: Path) -> None:

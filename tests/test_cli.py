@@ -162,6 +162,12 @@ def test_train_predict_evaluate_info(
     assert json.loads(out)["network"]["filters"] == 2
     assert "filters" in call(capfd, "info", model)[1]
 
+    out = tmp_path / "[b]odd :smile:" / "r.ome.tif"
+    out.parent.mkdir()
+    code, stdout, err = call(capfd, "predict", model, image, "--out", str(out))
+    assert code == 0, err
+    assert str(out) in stdout
+
 
 def test_several_images_go_into_a_folder_by_name(
     capfd: pytest.CaptureFixture[str], tiny_job: TrainJob, tmp_path: Path

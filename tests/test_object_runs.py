@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from napari_unet import load_model, predict, run, train
+from napari_unet import load_model, predict, relabel, run, train
 from napari_unet.cli import main
 from napari_unet.config import PredictConfig, TrainConfig, UNetConfig
 from napari_unet.data.synthetic import cells
@@ -122,10 +122,23 @@ def test_a_stack_becomes_objects_with_scale_and_unit_kept(
         assert not set(np.unique(earlier[earlier > 0])) & set(np.unique(later[later > 0]))
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
     started = next(event for event in events if isinstance(event, PredictStarted))
-    assert [event.done for event in events if isinstance(event, TileDone)] == list(
-        range(1, started.total + 1)
-    )
+    tiles = [event for event in events if isinstance(event, TileDone)]
+    assert [event.done for event in tiles] == list(range(1, started.total + 1))
+    assert tiles[-2].seconds_left > 0 == tiles[-1].seconds_left, "also while objects are looked for"
     assert set(started.outputs) == {"labels"}
+
+
+@pytest.mark.parametrize("type_", ["uint8", "float32"])
+def test_labels_made_anew_hold_nothing_where_nothing_was_computed(
+    objects_file: Path, stack_file: Path, type_: str
+) -> None:
+    model, stack = load_model(objects_file), read(stack_file)
+    config = PredictConfig(threshold=0.6, seed_threshold=0.35, min_size=3, probability_type=type_)
+    window = ((1, 2), (10, 50), (20, 70))
+    found = predict(model, stack, config, output=("labels", "probabilities"), window=window)
+    assert found["labels"].any()
+    again = relabel(model, found["probabilities"], config, axes="CZYX")
+    np.testing.assert_array_equal(again, found["labels"])
 
 
 @pytest.mark.parametrize("name", ["result.zarr", "result.ome.tif"])

@@ -49,8 +49,24 @@ def test_an_unknown_pixel_size_is_said(known: dict[str, object], said: str) -> N
 
 def test_a_window_is_covered() -> None:
     old, new = Stack(np.zeros((3, 60, 80)), "ZYX"), Stack(np.zeros((3, 25, 100)), "ZYX")
-    assert window_at(((1, 2), (7, 31), (0, 80)), old, new) == ((1, 2), (2, 13), (0, 100))
+    slices, (top, bottom), (left, right) = window_at(((1, 2), (7, 31), (0, 80)), old, new)
+    assert slices == (1, 2) and (left, right) == (0, 100)
+    assert 0 <= top <= 7 * 25 // 60 and -(-31 * 25 // 60) <= bottom <= 25
     assert window_at(None, old, new) is None
+
+
+@pytest.mark.parametrize("size", [(0.25, 0.25), (0.7, 0.4), (2.0, 3.1)])
+def test_the_pixels_of_a_part_are_those_of_the_whole(trained: Path, size: tuple[float, float]) -> None:
+    image = np.random.default_rng(0).integers(0, 255, (3, 60, 80), np.uint8)
+    window = ((1, 2), (13, 31), (7, 60))
+    part = (slice(1, 2), slice(13, 31), slice(7, 60))
+    config = PredictConfig(pixel_size="model", probability_type="float32")
+    options = {"axes": "ZYX", "pixel_size": size, "output": ("labels", "probabilities", "entropy")}
+    whole, found = (predict(load_model(trained), image, config, window=w, **options) for w in (None, window))
+    for kind in found:
+        np.testing.assert_allclose(found[kind][part], whole[kind][part], rtol=0, atol=1e-5, err_msg=kind)
+        found[kind][part] = 0
+        assert not found[kind].any()
 
 
 @pytest.fixture(scope="module")

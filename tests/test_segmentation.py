@@ -24,6 +24,7 @@ from napari_unet.files.lock import Holder
 from napari_unet.files.tiff import write_tiff
 from napari_unet.jobs import ArraySource, Output, PredictJob, job_to_yaml
 from napari_unet.nn.engine import Engine
+from napari_unet.nn.model import UNetModel
 from napari_unet.pixel_size import chunks_of
 from napari_unet.region_table import read_regions
 from napari_unet.targets import all_have, begun
@@ -402,3 +403,35 @@ def test_a_folder_of_images_goes_on_where_it_was(
     (images / "cells.001.png").write_bytes((images / "cells.001.tif").read_bytes())
     assert main(command) == 2
     assert "would both be written to" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("ending", ["zarr", "ome.tif"])
+@pytest.mark.parametrize("pixel_size", ["image", "model"])
+def test_an_image_that_does_not_fit_leaves_nothing_in_the_way_of_one_that_does(
+    model_file: Path, tmp_path: Path, ending: str, pixel_size: str
+) -> None:
+    model = load_model(model_file)
+    sized = UNetModel(model.spec.replace(pixel_size=(1.0, 1.0), unit="micrometer"), model.network)
+    save_model(sized, tmp_path / "model.unet")
+    places, out = {"Y": 0.5, "X": 0.5}, tmp_path / "out"
+    out.mkdir()
+    pixels = np.random.default_rng(0).integers(0, 200, (3, 64, 96), np.uint8)
+    write_tiff(tmp_path / "two.ome.tif", pixels[:2], "CYX", pixel_size=places, unit="micrometer")
+    write_tiff(tmp_path / "one.ome.tif", pixels[2], "YX", pixel_size=places, unit="micrometer")
+    config = TILES.replace(pixel_size=pixel_size)
+    jobs = [
+        job_of(tmp_path / "model.unet", tmp_path / f"{name}.ome.tif", config, labels=out / f"labels.{ending}")
+        for name in ("two", "one")
+    ]
+    with pytest.raises(DataError, match="reads 1 channel, but image 'two' has 2"):
+        run(jobs[0])
+    assert list(out.iterdir()) == []
+    assert read(run(jobs[1]).outputs["labels"]).shape == (64, 96)
+
+
+def test_the_ending_of_a_result_may_be_written_large(
+    model_file: Path, stack_file: Path, tmp_path: Path
+) -> None:
+    run(job_of(model_file, stack_file, labels=tmp_path / "labels.ZARR"))
+    assert (tmp_path / "labels.ZARR" / "zarr.json").is_file()
+    assert read(tmp_path / "labels.ZARR").shape == read(stack_file).shape

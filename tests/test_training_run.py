@@ -86,6 +86,31 @@ def test_stopped_before_the_first_step_it_leaves_no_model(tiny_job: TrainJob) ->
     assert run(tiny_job).metrics["steps"] == tiny_job.train.steps
 
 
+def test_stopped_before_it_went_on_it_says_what_is_there(tiny_job: TrainJob) -> None:
+    events: list[Event] = []
+    run(tiny_job, events.append, lambda: sum(isinstance(event, StepDone) for event in events) >= 3)
+    report = run(tiny_job, stop=lambda: True)
+    assert report.stopped
+    assert report.message == "Stopped before training went on: the same job goes on from where it was."
+    folder = RunFolder(tiny_job.out)
+    assert report.outputs == {"model": str(folder.model_path), "run": str(folder.path)}
+
+
+def test_a_training_that_begins_anew_has_its_own_history(
+    tiny_job: TrainJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from napari_unet.nn.probe import Probe
+
+    answers = iter([True])
+    monkeypatch.setattr(Probe, "finds_dead", lambda *args: next(answers, False))
+    events: list[Event] = []
+    run(tiny_job, events.append)
+    assert [event.step for event in events if isinstance(event, TrainStarted)] == [0, 0]
+    records = RunFolder(tiny_job.out).read_history()
+    steps = [record["step"] for record in records if record["event"] == "StepDone"]
+    assert steps == list(range(1, tiny_job.train.steps + 1))
+
+
 def test_labels_with_errors_are_refused_by_the_names_of_layers(tiny_job: TrainJob, tmp_path: Path) -> None:
     job = named(tiny_job, np.random.default_rng(0).integers(1, 200, (64, 96)).astype(np.uint8), tmp_path)
     events: list[Event] = []

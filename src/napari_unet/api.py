@@ -19,8 +19,8 @@ from napari_unet.data.dataset import prepare
 from napari_unet.data.decoding import label_type
 from napari_unet.data.instances import Window, check_window
 from napari_unet.data.lint import lint
-from napari_unet.errors import DataError
-from napari_unet.events import Notify, Report, Stop, ignore_events, never_stop
+from napari_unet.errors import DataError, ModelError
+from napari_unet.events import Noted, Notify, Report, Stop, ignore_events, never_stop
 from napari_unet.files.image import Image
 from napari_unet.files.model import read_model_file, save_model_file
 from napari_unet.files.reading import unit_name
@@ -31,7 +31,15 @@ from napari_unet.pixel_size import as_trained, bring_back, window_at
 from napari_unet.prediction_run import run_prediction
 from napari_unet.relabel_run import make_labels, without_classes
 from napari_unet.spec import ModelSpec
-from napari_unet.training_run import Start, make_card, read_start, run_training, settle, train_on
+from napari_unet.training_run import (
+    NOTHING_YET,
+    Start,
+    make_card,
+    read_start,
+    run_training,
+    settle,
+    train_on,
+)
 
 if TYPE_CHECKING:
     from napari_unet.nn.model import UNetModel
@@ -203,11 +211,17 @@ def train(
         not_finite=not_finite,
         stop=stop,
     )
+    if stop():
+        raise ModelError(NOTHING_YET)
     start = None if start_from is None else _start(start_from)
     network, config = settle(dataset, network, config or TrainConfig(), start, None, notify)
     first = Image(images[0], pictures[0].axes, name, sizes, unit_name(unit))
     spec = make_card(dataset, network, pictures, name=name, image=first)
-    return train_on(dataset, spec, config, start=start, notify=notify, stop=stop).model
+    result = train_on(dataset, spec, config, start=start, notify=notify, stop=stop)
+    if not result.steps:  # an untrained network is no model
+        raise ModelError(result.message)
+    notify(Noted(result.message))
+    return result.model
 
 
 @overload

@@ -183,9 +183,7 @@ class _Others:
         if stop():
             return True
         notify(Noted(self.workers.sentence(self.threads)))
-        settled = config.replace(
-            tile_megapixels=min(max(plan.largest / 1e6, 0.01), 64.0), precision=settle_precision(config)
-        )
+        settled = config.with_tile(plan.largest / 1e6).replace(precision=settle_precision(config))
         journal = list(outputs.values())[-1]
         with tries_folder(journal) as tries:
             order = Order(self.job, settled, dict(outputs), chunk, window, pixel_range, tries, self.threads)

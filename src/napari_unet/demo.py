@@ -108,7 +108,8 @@ def demonstrate(
     for (image, _), result in zip(unseen, results, strict=True):
         output = Output(kind="labels", path=str(result))
         source = ArraySource(path=str(image))
-        run(PredictJob(model=str(model), image=source, outputs=(output,), overwrite=True), notify, stop)
+        # Not to be stopped: it takes seconds, and a training that was stopped is to be seen, too.
+        run(PredictJob(model=str(model), image=source, outputs=(output,), overwrite=True), notify)
     images = [_read(image) for image, _ in unseen]
     truths = [_read(labels) > 0 for _, labels in unseen]
     ours = [_read(result) > 0 for result in results]

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from math import prod
 from pathlib import Path
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,7 +27,7 @@ from napari_unet.spec import ModelSpec
 if TYPE_CHECKING:
     from napari_unet.nn.model import UNetModel
 
-__all__ = ["find", "scratch_in", "segment_objects"]
+__all__ = ["countdown", "find", "scratch_in", "segment_objects"]
 
 _IN_MEMORY = 2**28
 """Bytes up to which an intermediate result stays in memory."""
@@ -131,13 +132,30 @@ def segment_objects(
     ):  # fmt: skip
         return True
 
-    def count(done: int, _: int) -> None:
-        notify(TileDone(tiles + done, tiles + slices, 0.0))
-
     return find(
         model.spec, config, outputs["probabilities"], labels, stack.slice_axes,
-        window=window, is_done=slice_done, scratch=scratch, run_all=run_all, tell=count, stop=stop,
+        window=window, is_done=slice_done, scratch=scratch, run_all=run_all,
+        tell=countdown(tiles, tiles + slices, notify), stop=stop,
     )  # fmt: skip
+
+
+def countdown(before: int, total: int, notify: Notify) -> Callable[[int, int], None]:
+    """Make what tells of slices or chunks, of so many after others, that the rest takes as long as they did.
+
+    Parameters
+    ----------
+    before, total : int
+        Those done before now, and all.
+    notify : callable
+        Receives a `TileDone` for each.
+    """
+    begun = perf_counter()
+
+    def tell(done: int, _: int) -> None:
+        left = total - before - done
+        notify(TileDone(before + done, total, (perf_counter() - begun) / done * left))
+
+    return tell
 
 
 def find(

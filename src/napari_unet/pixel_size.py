@@ -11,7 +11,7 @@ import numpy as np
 
 from napari_unet.data.axes import Stack
 from napari_unet.data.instances import Window, slices_of
-from napari_unet.data.resample import matched_shape, resample
+from napari_unet.data.resample import matched_shape, needed_for, resample
 from napari_unet.errors import DataError
 from napari_unet.events import Stop
 from napari_unet.files.image import Image
@@ -108,15 +108,15 @@ def as_trained(image: Image, spec: ModelSpec) -> Image:
 
 
 def window_at(window: Window | None, old: Stack, new: Stack) -> Window | None:
-    """Return the window of a resampled stack that covers a window of the stack."""
+    """Return the window of a resampled stack that a window of the stack is brought back from."""
     if window is None:
         return None
     slices, *sides = window
-    covered = [
-        (start * after // before, min(after, -(-stop * after // before)))
-        for (start, stop), before, after in zip(sides, old.shape[1:3], new.shape[1:3], strict=True)
-    ]
-    return slices, covered[0], covered[1]
+    y, x = (
+        needed_for(side, before, after)
+        for side, before, after in zip(sides, old.shape[1:3], new.shape[1:3], strict=True)
+    )
+    return slices, y, x
 
 
 def chunks_of(

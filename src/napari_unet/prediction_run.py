@@ -185,8 +185,14 @@ class _Run:
 
     def do(self, attempt: Attempt) -> tuple[list[Target], bool]:
         """Write the outputs; return them, and True if stopped before the end."""
+        from napari_unet.nn.inputs import check_channels, check_dropout
+
         if self.job.given == "probabilities":
             return self._relabel()
+        # Before anything is made: what is refused leaves nothing behind.
+        check_channels(self.spec, self.image.stack)
+        if any(output.kind == "uncertainty" for output in self.job.outputs):
+            check_dropout(self.spec)
         if self.seen is not self.image:
             return self._do_resampled(attempt)
         return self._segment(attempt)

@@ -15,8 +15,8 @@ from napari_unet.data.decoding import threshold_of
 from napari_unet.data.instances import Scratch, Window, slices_of
 from napari_unet.data.labels import class_map_of
 from napari_unet.errors import DataError
-from napari_unet.events import Notify, PredictStarted, Stop, TileDone
-from napari_unet.object_run import find
+from napari_unet.events import Notify, PredictStarted, Stop
+from napari_unet.object_run import countdown, find
 from napari_unet.pixel_size import chunks_of
 from napari_unet.spec import ModelSpec
 
@@ -91,13 +91,10 @@ def make_labels(
         return _make_classes(spec, config, probabilities, labels, window, chunk_done, notify, stop)
     total = len(slices_of(probabilities, window))
     notify(PredictStarted({}, 0, total, "CPU"))
-
-    def tell(done: int, _: int) -> None:
-        notify(TileDone(done, total, 0.0))
-
     return find(
         spec, config, _maps_first(probabilities), labels, probabilities.slice_axes,
-        window=window, is_done=slice_done, scratch=scratch, run_all=run_all, tell=tell, stop=stop,
+        window=window, is_done=slice_done, scratch=scratch, run_all=run_all,
+        tell=countdown(0, total, notify), stop=stop,
     )  # fmt: skip
 
 
@@ -114,6 +111,7 @@ def _make_classes(
     threshold = threshold_of(spec, config)
     chunks = list(chunks_of(probabilities, labels, window))
     notify(PredictStarted({}, 0, len(chunks), "CPU"))
+    tell = countdown(0, len(chunks), notify)
     for done, (index, y, x) in enumerate(chunks, 1):
         if stop():
             return True
@@ -122,7 +120,7 @@ def _make_classes(
             n = int(np.ravel_multi_index(which, probabilities.slice_shape)) if which else 0
             classes = _classified(probabilities.read(n, y, x), threshold)
             labels[(*which, y, x)] = class_map_of(spec).decode(classes)
-        notify(TileDone(done, len(chunks), 0.0))
+        tell(done, len(chunks))
     return False
 
 

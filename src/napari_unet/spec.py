@@ -93,7 +93,7 @@ class TrainingRecord(Settings):
     steps: int = Field(0, ge=0, description="Steps whose weights these are.")
     seconds: float = Field(0.0, ge=0.0, description="Time spent training.")
     images: tuple[str, ...] = Field((), max_length=100_000, description="Names of the training images.")
-    painted: int = Field(0, ge=0, description="Painted pixels that trained.")
+    painted: int = Field(0, ge=0, description="Painted pixels of the training images.")
     score: float | None = Field(
         None, ge=0.0, le=1.0, description="Mean Dice on the region held out; none if it was not measured."
     )

@@ -292,7 +292,7 @@ def _beside(path: Path, what: str) -> Path:
 
 def _group_of(path: Path) -> Path:
     """Return the zarr that fills: the output itself, or a scratch folder beside a TIFF."""
-    return path if path.suffix == ".zarr" else path.with_name(f".{path.name}.zarr")
+    return path if path.suffix.lower() == ".zarr" else path.with_name(f".{path.name}.zarr")
 
 
 def _origin_of(group: Path) -> str | None:

@@ -50,10 +50,10 @@ __all__ = [
     "summary",
 ]
 
-screen = Console(stderr=True)
+screen = Console(stderr=True, markup=False, emoji=False)
 """Progress and messages; results alone go to stdout."""
 
-results = Console()
+results = Console(markup=False, emoji=False)
 """What was asked for."""
 
 

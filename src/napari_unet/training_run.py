@@ -74,7 +74,7 @@ def run_training(job: TrainJob, notify: Notify, stop: Stop) -> Report:
             stop=stop,
         )
         if stop():
-            return Report("train", seconds=time.monotonic() - started, stopped=True, message=_NOTHING_YET)
+            return _stopped_before(folder, started)
         target = settle_target(found, notify)
         if job.pixel_size is not None:
             images, labels = at_one_pixel_size(images, labels, job.pixel_size)
@@ -88,7 +88,7 @@ def run_training(job: TrainJob, notify: Notify, stop: Stop) -> Report:
             stop=stop,
         )
         if stop():
-            return Report("train", seconds=time.monotonic() - started, stopped=True, message=_NOTHING_YET)
+            return _stopped_before(folder, started)
         resume = _resume(folder, job, *opened, dataset)
         start = _read_start(job.start_from, resume) if job.start_from else None
         network, config = settle(dataset, job.network, job.train, start, resume, notify)
@@ -126,7 +126,17 @@ def run_training(job: TrainJob, notify: Notify, stop: Stop) -> Report:
         )
 
 
-_NOTHING_YET = "Stopped before training began: nothing was learned yet, and nothing was lost."
+NOTHING_YET = "Stopped before training began: nothing was learned yet, and nothing was lost."
+_GOES_ON = "Stopped before training went on: the same job goes on from where it was."
+
+
+def _stopped_before(folder: RunFolder, started: float) -> Report:
+    """Report a run that was stopped while its images and labels were read."""
+    report = Report("train", seconds=time.monotonic() - started, stopped=True, message=NOTHING_YET)
+    if not folder.checkpoint_path.exists():
+        return report
+    outputs = {"model": str(folder.model_path)} if folder.model_path.exists() else {}
+    return replace(report, message=_GOES_ON, outputs={**outputs, "run": str(folder.path)})
 
 
 def _resume(
@@ -217,8 +227,9 @@ def settle(
     from napari_unet.nn.machine import this_computer
 
     if resume is not None:
-        shape = resume[1].get("network")
-        return UNetConfig(**shape) if shape else network or UNetConfig(), config
+        from napari_unet.nn.progress import Progress
+
+        return UNetConfig(**Progress.of(resume[1]).network), config
     if network is None and start is not None:
         network = start[0].network
     advice = advise(look(dataset.examples), this_computer(), network, config)
@@ -250,6 +261,8 @@ def train_on(
         if folder and isinstance(event, StepDone | Validated):
             folder.append_history({"event": type(event).__name__, **asdict(event)})
         elif folder and isinstance(event, TrainStarted):
+            if event.step == 0:  # perhaps not for the first time, as after a network that could not learn
+                folder.truncate_history(0)
             event = replace(event, run=str(folder.path))
         notify(event)
 

@@ -213,7 +213,7 @@ def test_readme_says_what_a_person_needs(tmp_path: Path) -> None:
         "Pixels of 0.5 x 0.25 micrometer (y, x)",
         "3 to 250 and 10 to 4000 (by channel)",
         "mean Dice 0.913 on a part of the painted region that was held out",
-        "12,000 steps (10 minutes) on 345,678 painted pixels, until 2025-11-02.",
+        "12,000 steps (10 minutes) on images with 345,678 painted pixels, until 2025-11-02.",
         "slice19.tif and 5 more.",
         "keras 3.15.1",
         "Layers > Segment > U-Net > Segment",

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from qtpy.QtCore import Qt
 
+from napari_unet.files.image import open_source
 from napari_unet.gui import snapshot
 from napari_unet.gui.background import Stopped
 from napari_unet.gui.segment_dock import SegmentDock, find_segment_dock, offer_model
@@ -166,8 +167,7 @@ def test_a_colour_image_is_refused_with_a_way_out(viewer: Any, qtbot: Any, home:
 
 def test_a_colour_image_reaches_the_worker_whole(tmp_path: Path) -> None:
     from napari_unet.data.axes import Stack
-    from napari_unet.files.image import open_source
-    from napari_unet.gui.snapshot import Snapshot, save_image
+    from napari_unet.gui.snapshot import Snapshot, save_copy
 
     for axes, shape in (
         ("YXS", (9, 700, 3)),
@@ -180,7 +180,7 @@ def test_a_colour_image_reaches_the_worker_whole(tmp_path: Path) -> None:
         folder = tmp_path / axes
         folder.mkdir()
         before = Stack(pixels, axes)
-        source = save_image(Snapshot(before, {"Y": 2.0, "X": 2.0}, "micrometer", None), folder, lambda: False)
+        source = save_copy(Snapshot(before, {"Y": 2.0, "X": 2.0}, "micrometer", None), folder, lambda: False)
         after = open_source(source).stack
         assert after.shape == before.shape and after.slice_shape == before.slice_shape
         for n in range(before.shape[0]):
@@ -238,14 +238,14 @@ def test_the_worker_knows_the_pixel_size_of_the_layer(
     tmp_path: Path, layer: tuple[dict, str], file: tuple[dict, str], worker: tuple[dict, str]
 ) -> None:
     from napari_unet.data.axes import Stack
-    from napari_unet.files.image import open_source
     from napari_unet.files.tiff import write_tiff
-    from napari_unet.gui.snapshot import Snapshot, save_image, with_file_pixel_size
+    from napari_unet.gui.snapshot import Snapshot, own_file, with_file_pixel_size
 
     path, pixels = tmp_path / "cells.ome.tif", np.zeros((9, 7), np.uint8)
     write_tiff(path, pixels, "YX", pixel_size=file[0], unit=file[1])
     snapshot = with_file_pixel_size(Snapshot(Stack(pixels, "YX"), *layer, path))
-    source = save_image(snapshot, tmp_path, lambda: False)
+    source = own_file(snapshot, lambda: False)
+    assert source is not None
     image = open_source(source)
     assert source.path == str(path)
     assert (image.pixel_size, image.unit) == (pytest.approx(worker[0]), worker[1])

@@ -15,9 +15,11 @@ from qtpy.QtCore import Qt
 
 from napari_unet.config import PredictConfig, UNetConfig
 from napari_unet.events import PredictStarted, TileDone
+from napari_unet.files.image import open_image, open_source
 from napari_unet.files.lock import Lock
 from napari_unet.files.model import save_model_file
 from napari_unet.files.run import RunFolder
+from napari_unet.gui import results
 from napari_unet.gui.client import WorkerClient
 from napari_unet.gui.dock import workers_of
 from napari_unet.gui.layers import read_labels
@@ -250,6 +252,65 @@ def test_results_follow_the_sliders_where_channels_lie_between(
         found.get(letter, 2) for letter in axes[:-2]
     ]
     assert np.any(viewer.layers["film where to look"]._data_view._displayed)
+
+
+def test_of_a_plane_too_large_to_show_the_part_that_is_segmented_has_layers(
+    viewer: Any, qtbot: Any, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(results, "_LARGEST", 48 * 40 - 1)
+    raw = viewer.layers["raw"]
+    box = [(0, 10, 8), (0, 10, 30), (0, 40, 30), (0, 40, 8)]
+    viewer.add_shapes([box], name="drawn", scale=raw.scale, translate=raw.translate)
+    dock = _dock(viewer, model)
+    _tick(dock, "labels", "probabilities", "entropy")
+    dock.region.value = "shape"
+    viewer.dims.set_current_step(0, 0)
+    _click(qtbot, dock, dock.panel.start_button)
+    assert "Segmented." in dock.panel.messages.text, dock.panel.messages.text
+    for name, values in (("raw segmented", raw.data > 100), ("raw entropy", raw.data)):
+        layer = viewer.layers[name]
+        (top, left), (bottom, right) = (10, 8), (41, 31)
+        assert layer.data.shape == (5, bottom - top, right - left)
+        np.testing.assert_array_equal(np.asarray(layer.data)[0], values[0, top:bottom, left:right])
+        np.testing.assert_allclose(layer.data_to_world((2, 0, 0)), raw.data_to_world((2, top, left)))
+    regions = viewer.layers["raw where to look"]
+    np.testing.assert_allclose(regions.data_to_world((0, 0, 0)), raw.data_to_world((0, 0, 0)))
+
+
+def test_of_a_plane_too_large_to_show_it_is_said_where_the_result_lies(
+    viewer: Any, qtbot: Any, home: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(results, "_LARGEST", 48 * 40 - 1)
+    dock = _dock(viewer, model)
+    _tick(dock, "labels", "probabilities")
+    before = list(viewer.layers)
+    _click(qtbot, dock, dock.panel.start_button)
+    (run,) = home.iterdir()
+    assert list(viewer.layers) == before
+    assert "Image 'raw' is too large for its result to be shown as a layer" in dock.panel.messages.text
+    assert f"it is written to {run}. To see a part here, draw a shape" in dock.panel.messages.text
+    labels = np.asarray(open_image(run / "labels.zarr").array[...])
+    np.testing.assert_array_equal(labels, viewer.layers["raw"].data > 100)
+    _click(qtbot, dock, dock.label_rows.button)
+    assert list(viewer.layers) == before
+
+
+def test_a_part_of_an_array_is_indexed_as_numpy_does() -> None:
+    values = np.arange(240).reshape(2, 3, 5, 8)
+    part = slice(1, 4), slice(2, 7)
+    for axis, whole in ((None, values[..., *part]), (1, values[:, None][..., *part])):
+        view = Shown(values, axis, part)
+        assert (view.shape, view.ndim, view.size) == (whole.shape, whole.ndim, whole.size)
+        np.testing.assert_array_equal(np.asarray(view), whole)
+        for key in (
+            0,
+            ...,
+            (..., 1),
+            (..., -1, slice(1, 3)),
+            (0, ..., slice(0, 99), slice(3, 3)),
+            (0,) * whole.ndim,
+        ):
+            np.testing.assert_array_equal(view[key], whole[key])
 
 
 def test_a_copy_of_a_result_can_be_painted_on(viewer: Any, qtbot: Any, model: Path) -> None:
@@ -548,6 +609,25 @@ def test_a_new_viewer_goes_on_with_a_run_whose_worker_died(
 
 def _lock(run: Path) -> None:
     Lock(run / ".labels.zarr.lock").acquire()
+
+
+def test_an_image_is_copied_once_for_all_runs(
+    viewer: Any, qtbot: Any, home: Path, model: Path, sent: list[PredictJob]
+) -> None:
+    dock = _dock(viewer, model)
+    _click(qtbot, dock, dock.panel.start_button)
+    dock.form.write({"average": True})
+    _click(qtbot, dock, dock.panel.start_button)
+    viewer.layers["raw"].data[4, 7, 7] = 201
+    _click(qtbot, dock, dock.panel.start_button)
+    first, second, third = (Path(job.image.path) for job in sent)
+    assert first == second != third
+    runs = [Path(job.outputs[0].path).parent for job in sent]
+    assert [(run / "image").exists() for run in runs] == [True, False, True]
+    assert open_source(sent[2].image).array[4, 7, 7] == 201
+    next(third.rglob("0/c/*/*/*")).touch()  # somebody may have changed it
+    _click(qtbot, dock, dock.panel.start_button)
+    assert Path(sent[3].image.path).parent.parent == Path(sent[3].outputs[0].path).parent
 
 
 @pytest.mark.parametrize(

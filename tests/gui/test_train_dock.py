@@ -16,6 +16,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QMainWindow
 from superqt import QCollapsible
 
+from napari_unet.events import StepDone, TrainStarted, Validated
 from napari_unet.files.image import open_image, open_source
 from napari_unet.gui import run_panel
 from napari_unet.gui.train_dock import TrainDock
@@ -588,19 +589,33 @@ def test_chosen_layers_stay_chosen_under_another_name(two: Any, qtbot: Any) -> N
     assert "more" in [layer.name for layer in row.image.choices if layer]
 
 
+def test_a_training_that_begins_anew_draws_its_own_curve(viewer: Any, qtbot: Any) -> None:
+    dock = _dock(viewer)
+    for step in range(1, 31):
+        dock._on_event(StepDone(step, 100, 1.0, 0.0))
+    dock._on_event(Validated(30, 1.0, 0.5, True))
+    dock._on_event(TrainStarted("run", 0, 100, "CPU"))
+    dock._on_event(StepDone(1, 100, 0.7, 0.0))
+    dock.plot.redraw()
+    assert dock.plot.losses == ([1], [pytest.approx(0.7)]) and dock.plot.scores == ([], [])
+    dock._on_event(TrainStarted("run", 1, 100, "CPU"))  # goes on
+    dock.plot.redraw()
+    assert dock.plot.losses[0] == [1]
+
+
 def test_labels_are_all_saved_before_an_image_is_copied(
     two: Any, qtbot: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from napari_unet.gui import requests
 
     seen: list[int] = []
-    save = requests.save_image
+    save = requests.readable
     monkeypatch.setattr(
         requests,
-        "save_image",
-        lambda image, folder, *rest: (
+        "readable",
+        lambda image, home, folder, *rest: (
             seen.append(len(list((folder / "labels").iterdir()))),
-            save(image, folder, *rest),
+            save(image, home, folder, *rest),
         )[1],
     )
     dock = _dock(two)

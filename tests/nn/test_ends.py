@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -15,7 +16,7 @@ from napari_unet.config import UNetConfig
 from napari_unet.data.dataset import Dataset
 from napari_unet.errors import ModelError
 from napari_unet.events import StepDone, TrainStarted, Validated
-from napari_unet.nn import computing, training
+from napari_unet.nn import best, computing, training
 from napari_unet.nn.learner import Learner
 from napari_unet.nn.training import train_network
 from napari_unet.spec import ModelSpec
@@ -192,6 +193,29 @@ def test_it_ends_when_quality_no_longer_rises(
     again = Run(dataset, spec, config, resume=run.checkpoints[-1])
     assert again.of(StepDone) == []
     assert again.result.message == run.result.message
+
+
+def test_a_measurement_that_was_stopped_is_not_begun_anew(
+    dataset: Dataset, spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    took: list[float] = []
+    whole = best.measure
+
+    def slow(*args: Any, **options: Any) -> Any:
+        """Take longer than what is made up for after Stop, save where it is stopped in the middle."""
+        took.append(0.0 if len(took) == 1 else 0.4)
+        time.sleep(took[-1])
+        return whole(*args, **options) if took[-1] else None
+
+    monkeypatch.setattr(best, "measure", slow)
+    monkeypatch.setattr(training, "_SHORT", 0.2)
+    first = Run(dataset, spec, SHORT)
+    assert first.result.stopped and took == [0.4, 0.0]
+    assert first.result.message.startswith("Stopped after ")
+    monkeypatch.setattr(best, "measure", whole)
+    asked = on_forward(monkeypatch, lambda number: None)
+    again = Run(dataset, spec, SHORT, until=0, resume=first.checkpoints[-1])
+    assert again.result.stopped and asked == [0], "how long it takes is not known yet in this session"
 
 
 def test_patience_is_counted_across_sessions(

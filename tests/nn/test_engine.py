@@ -279,6 +279,27 @@ def test_of_a_single_small_tile_there_is_nothing_to_tell() -> None:
     assert not any(isinstance(event, Noted) for event in events)
 
 
+@pytest.mark.parametrize(("holds", "known"), [(300 * 300, True), (0, False)])
+def test_the_time_is_taken_with_what_the_memory_of_a_device_holds(
+    monkeypatch: pytest.MonkeyPatch, holds: int, known: bool
+) -> None:
+    import tensorflow as tf
+
+    compute = Engine.__call__
+
+    def on_device(self: Engine, pixels: np.ndarray, *args: Any) -> Any:
+        if pixels.shape[0] * pixels.shape[1] > holds:
+            raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+        return compute(self, pixels, *args)
+
+    monkeypatch.setattr(Engine, "__call__", on_device)
+    monkeypatch.setattr(backend, "device_name", lambda: "A GPU")
+    window = ((0, 2), (0, 600), (0, 500))
+    found = foresee(_MODEL, image((3, 600, 500), "ZYX"), FLOAT, ("labels",), window)
+    assert (found.seconds is not None) == known
+    assert ("and a few seconds" in found.sentence) == known
+
+
 def test_an_estimate_says_memory_time_and_tiles() -> None:
     stack = image((3, 600, 500), "ZYX")
     found = foresee(

@@ -155,9 +155,9 @@ def test_a_model_is_offered_to_the_segment_dock_and_adds_no_layer(plugins, model
     monkeypatch.setattr("napari.utils.notifications.show_info", said.append)
     assert open_layers(model_file) == []
     assert [Path(path) for path in offered] == [model_file]
-    assert said == [
-        "Model 'nuclei' is in the Segment dock: 1 channel(s); classes background, foreground; quality not measured."
-    ]
+    (sentence,) = said
+    assert sentence.startswith("Model 'nuclei' is in the Segment dock. 2 classes: background, foreground. ")
+    assert sentence.endswith("1 channel, pixel size not known. 1 filter; quality not measured.")
 
 
 def test_a_damaged_model_is_one_sentence_and_is_not_offered(plugins, model_file, monkeypatch):

@@ -12,6 +12,7 @@ from napari_unet.augmentation import Augmentation
 from napari_unet.data.augment import draw_variation
 from napari_unet.data.dataset import Example
 from napari_unet.data.labels import IGNORE
+from napari_unet.data.outlines import edges
 from napari_unet.data.sampling import Sampler, cut_patch
 
 __all__ = ["augmentation_picture"]
@@ -106,24 +107,13 @@ def _shown(
     color = 255 * np.clip(color, 0, 1)
     if not sparse:
         color[target == IGNORE] *= _DIM
-    edge = _edges(target)
+    edge = edges(target)
     for c in np.unique(target).tolist():
         if c != IGNORE and (c or sparse):
             here = target == c
             color[here] += _TINT * (np.array(palette[c], np.float32) - color[here])
             color[here & edge] = palette[c]
     return color.astype(np.uint8)
-
-
-def _edges(target: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Mark pixels with a neighbour of another class below, above, left or right."""
-    edge = np.zeros(target.shape, bool)
-    down, right = target[1:] != target[:-1], target[:, 1:] != target[:, :-1]
-    edge[1:] |= down
-    edge[:-1] |= down
-    edge[:, 1:] |= right
-    edge[:, :-1] |= right
-    return edge
 
 
 def _in_rows(cells: Sequence[NDArray[Any]], columns: int) -> NDArray[np.uint8]:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from napari_unet.errors import DataError
 
-__all__ = ["AXES", "ArrayLike", "Stack", "blocks", "guess_axes"]
+__all__ = ["AXES", "ArrayLike", "Stack", "blocks", "chunk_of", "guess_axes", "has_idle_alpha"]
 
 AXES = "TZCYXS"
 """The letters that may name an axis."""
@@ -161,13 +161,41 @@ def blocks(stack: Stack, pixels: int = 2**20) -> Iterator[tuple[int, slice, slic
         Rows and columns. Together the rectangles cover each pixel exactly once.
     """
     count, height, width, channels = stack.shape
-    rows, columns = _chunk(stack) or (1, min(width, max(1, pixels // channels)))
+    rows, columns = chunk_of(stack) or (1, min(width, max(1, pixels // channels)))
     columns *= max(1, min(ceil(width / columns), pixels // (rows * columns * channels)))
     rows *= max(1, min(ceil(height / rows), pixels // (rows * columns * channels)))
     for n in range(count):
         for top in range(0, height, rows):
             for left in range(0, width, columns):
                 yield n, slice(top, min(top + rows, height)), slice(left, min(left + columns, width))
+
+
+def chunk_of(stack: Stack) -> tuple[int, int] | None:
+    """Return rows and columns of a storage chunk, of a zarr (ints) or dask (ints a chunk) array; None where there are none."""
+    chunks = getattr(stack.array, "chunks", None)
+    if chunks is None:
+        return None
+    sides = (chunks[stack.axes.index(letter)] for letter in "YX")
+    rows, columns = (side if isinstance(side, int) else max(side) for side in sides)
+    return max(1, min(int(rows), stack.shape[1])), max(1, min(int(columns), stack.shape[2]))
+
+
+def has_idle_alpha(array: ArrayLike, axis: int = -1) -> bool:
+    """Tell whether the last of four samples of a colour says nothing, because it is the same everywhere.
+
+    Parameters
+    ----------
+    array : array-like
+        Pixels. Of one that is not in memory, which would have to be read for that, it is taken for granted.
+    axis : int
+        Of the samples.
+    """
+    if array.shape[axis] != 4:
+        return False
+    if not isinstance(array, np.ndarray):
+        return True
+    alpha = np.take(array, -1, axis=axis)
+    return bool((alpha == alpha.flat[0]).all())
 
 
 def guess_axes(shape: Sequence[int], *, rgb: bool = False, labels: Sequence[str] | None = None) -> str:
@@ -249,13 +277,3 @@ def _wrong(axes: str) -> str:
     if "C" in axes and "S" in axes:
         return "C and S exclude each other: select one channel, or turn the colour image to grey"
     return ""
-
-
-def _chunk(stack: Stack) -> tuple[int, int] | None:
-    """Rows and columns of a storage chunk, of a zarr (ints) or dask (ints a chunk) array."""
-    chunks = getattr(stack.array, "chunks", None)
-    if chunks is None:
-        return None
-    sides = (chunks[stack.axes.index(letter)] for letter in "YX")
-    rows, columns = (side if isinstance(side, int) else max(side) for side in sides)
-    return max(1, min(int(rows), stack.shape[1])), max(1, min(int(columns), stack.shape[2]))

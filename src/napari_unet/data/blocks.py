@@ -87,11 +87,15 @@ class Plane:
         return y.stop - y.start, x.stop - x.start
 
     def read(self, box: Box) -> NDArray[np.float32]:
-        """Return probabilities (y, x, 3) of a part of the window, as coarse as 8 bits however stored."""
+        """Return probabilities (y, x, 3) of a part of the window, as coarse as 8 bits however stored.
+
+        What was not computed, and is 0 in all maps, is background.
+        """
         y, x = (slice(a.start + b.start, a.stop + b.start) for a, b in zip(box, self.window, strict=True))
         stored = np.moveaxis(np.asarray(self.probabilities[(slice(None), *self.index, y, x)]), 0, -1)
         # So that objects do not depend on the type that the user wants probabilities in.
         steps = np.array(stored if stored.dtype == np.uint8 else np.rint(stored * 255), np.float32)
+        steps[~steps.any(axis=-1), 0] = 255
         steps /= np.float32(255)
         return steps
 

@@ -20,7 +20,6 @@ from napari_unet.events import Stop, never_stop
 __all__ = ["Range", "Survey", "survey"]
 
 _LIMIT = 1e6
-_DIGIT = 2**16
 _PIECE = 2**18
 
 _Each = Callable[..., Iterable[Any]]

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-__all__ = ["Outline", "measure_outline"]
+__all__ = ["Outline", "edges", "measure_outline"]
 
 _SIDE = 1024
 _SMOOTH = 1.0
@@ -66,7 +66,7 @@ def measure_outline(image: NDArray[Any], labels: NDArray[Any]) -> Outline | None
     """
     part = _middle(labels)
     labels = labels[part]
-    edge = _edges(labels)
+    edge = edges(labels)
     steepness = _steepness(image[part])
     sharpness = _sharpness(edge, steepness)
     if sharpness is None:
@@ -99,7 +99,7 @@ def _middle(labels: NDArray[Any]) -> tuple[slice, slice]:
     return part[0], part[1]
 
 
-def _edges(labels: NDArray[Any]) -> NDArray[np.bool_]:
+def edges(labels: NDArray[Any]) -> NDArray[np.bool_]:
     """Mark the pixels that have a neighbour (one of 4) of another value."""
     edge = np.zeros(labels.shape, bool)
     across, down = labels[:, 1:] != labels[:, :-1], labels[1:] != labels[:-1]

@@ -16,7 +16,7 @@ from scipy import ndimage
 
 from napari_unet.data.axes import Stack
 
-__all__ = ["matched_shape", "resample"]
+__all__ = ["matched_shape", "needed_for", "resample"]
 
 _TRUNCATE = 4.0  # sigmas after which the smoothing filter ends
 
@@ -70,6 +70,25 @@ def resample(stack: Stack, shape: tuple[int, int], *, nearest: bool = False) -> 
         return stack
     channel = "S" if "S" in stack.axes else "C"
     return replace(stack, array=_Grid(stack, shape, nearest), axes=f"{stack.slice_axes}YX{channel}")
+
+
+def needed_for(part: tuple[int, int], new: int, old: int) -> tuple[int, int]:
+    """Return which pixels of an old grid, along one axis, pixels of a new one are made of.
+
+    Parameters
+    ----------
+    part : (start, stop)
+        Of the new grid.
+    new, old : int
+        Pixels of either grid.
+
+    Returns
+    -------
+    (start, stop)
+        Of the old grid: what is interpolated, and what smoothing reaches.
+    """
+    window = _Line(slice(*part), new, old).window
+    return window.start, window.stop
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,6 +7,7 @@ import re
 
 from napari_unet.config import UNetConfig
 from napari_unet.spec import ModelSpec, ObjectDecoding, weight_shapes
+from napari_unet.words import listed
 
 __all__ = ["model_card"]
 
@@ -50,7 +51,7 @@ def _summary(spec: ModelSpec) -> str:
         )
     return (
         f"# {_text(spec.name)}\n\n"
-        f"A U-Net that gives each pixel of {_image_kind(spec)} one of {len(names)} classes: {_listed(names)}. "
+        f"A U-Net that gives each pixel of {_image_kind(spec)} one of {len(names)} classes: {listed(names)}. "
         "It was trained with napari-unet, from labels painted by hand or taken from files."
     )
 
@@ -110,7 +111,7 @@ def _images(spec: ModelSpec) -> str:
     if norm.low and norm.high:
         ranges = [f"{low:.6g} to {high:.6g}" for low, high in zip(norm.low, norm.high, strict=False)]
         lines.append(
-            f"- In the training images that was {_listed(ranges)}{' (by channel)' if len(ranges) > 1 else ''}."
+            f"- In the training images that was {listed(ranges)}{' (by channel)' if len(ranges) > 1 else ''}."
         )
     return lines[0] + "\n\n" + "\n".join(lines[1:])
 
@@ -128,7 +129,7 @@ def _training(spec: ModelSpec) -> str:
         return "## Training\n\nHow it was trained is not recorded."
     lines = [
         f"- Quality: {score}.",
-        f"- Trained for {record.steps:,} steps ({_duration(record.seconds)}) on {record.painted:,} painted pixels"
+        f"- Trained for {record.steps:,} steps ({_duration(record.seconds)}) on images with {record.painted:,} painted pixels"
         + (f", until {_text(record.date)}." if record.date else "."),
     ]
     if record.images:
@@ -171,7 +172,7 @@ def _options(network: UNetConfig) -> str:
         "transposed up-convolutions": network.upsampling == "transposed",
     }
     chosen = [word for word, there in words.items() if there]
-    return f", with {_listed(chosen)}" if chosen else ""
+    return f", with {listed(chosen)}" if chosen else ""
 
 
 def _usage(spec: ModelSpec, file_name: str) -> str:
@@ -203,10 +204,6 @@ def _duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} seconds"
     return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
-
-
-def _listed(words: list[str]) -> str:
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
 def _text(text: str) -> str:

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import PIL.Image
 
+from napari_unet.data.axes import has_idle_alpha
 from napari_unet.errors import FileError
 from napari_unet.files.atomic import write_atomically
 from napari_unet.files.reading import Image, check_axes, check_series, check_size, first_bytes, parsing
@@ -117,6 +118,4 @@ def _without_alpha(pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
     samples = pixels.shape[2] if pixels.ndim == 3 else 1
     if samples in (1, 2) and pixels.ndim == 3:
         return pixels[..., 0]
-    if samples == 4 and bool((pixels[..., 3] == pixels[0, 0, 3]).all()):
-        return pixels[..., :3]
-    return pixels
+    return pixels[..., :3] if has_idle_alpha(pixels) else pixels

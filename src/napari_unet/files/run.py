@@ -3,12 +3,12 @@
 ::
 
     job.yaml          what to do; written first
-    labels/0.ome.tif  the labels as they were painted, never overwritten
+    image/            a copy of an image whose pixels no file holds
+    labels/0.ome.tif  the labels as they were painted, never overwritten; 1, 2, ... those of more images
     history.jsonl     one JSON object a line: loss and quality over the steps
     checkpoint.npz    where training stands, to go on from
     inputs.json       what tells whether images and labels are still those it learned from
     model.unet        the best model so far
-    result.zarr       a segmentation
     log.txt           what libraries printed
     lock              the process that writes here
 """
@@ -71,11 +71,6 @@ class RunFolder:
         return self.path / "model.unet"
 
     @property
-    def result_path(self) -> Path:
-        """``result.zarr``: a segmentation."""
-        return self.path / "result.zarr"
-
-    @property
     def log_path(self) -> Path:
         """``log.txt``: what libraries printed."""
         return self.path / "log.txt"
@@ -95,9 +90,9 @@ class RunFolder:
         """``inputs.json``: what tells whether images and labels changed."""
         return self.path / "inputs.json"
 
-    def labels_path(self, version: int) -> Path:
-        """``labels/VERSION.ome.tif``: the labels as painted, 0 at the start."""
-        return self.path / "labels" / f"{version}.ome.tif"
+    def labels_path(self, number: int) -> Path:
+        """``labels/NUMBER.ome.tif``: the labels of an image as painted, counted from 0."""
+        return self.path / "labels" / f"{number}.ome.tif"
 
     def create(self, job: Job) -> Self:
         """Make and lock the folder for `job`, or take it up again if it holds the same job.
@@ -268,7 +263,7 @@ class RunFolder:
 
     def save_labels(
         self,
-        version: int,
+        number: int,
         array: npt.NDArray[np.integer[Any]],
         axes: str,
         pixel_size: Mapping[str, float],
@@ -280,8 +275,8 @@ class RunFolder:
 
         Parameters
         ----------
-        version : int
-            0 at the start, 1 for labels that joined later, and so on.
+        number : int
+            Of their image, counted from 0.
         array : ndarray of int, one dimension for each letter of `axes`
             The labels.
         axes : str
@@ -299,12 +294,12 @@ class RunFolder:
         Raises
         ------
         FileError
-            If this version is there already (what was painted is never overwritten), or the
+            If they are there already (what was painted is never overwritten), or the
             file cannot be written.
         """
         from napari_unet.files.tiff import write_tiff  # tifffile only where labels are written
 
-        path = self.labels_path(version)
+        path = self.labels_path(number)
         if path.exists():
             raise FileError(
                 path, "is there already, and painted labels are never overwritten; choose another run folder."
@@ -327,7 +322,7 @@ class RunFolder:
     def _check_same(self, job: Job) -> bool:
         """Return whether the folder holds `job` already; refuse if it holds something else."""
         if not self.job_path.exists():
-            kept = (self.model_path, self.checkpoint_path, self.history_path, self.result_path)
+            kept = (self.model_path, self.checkpoint_path, self.history_path)
             found = [path.name for path in kept if path.exists()]
             if found:
                 raise FileError(

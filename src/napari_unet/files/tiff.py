@@ -17,7 +17,7 @@ import numpy.typing as npt
 import zarr
 from tifffile import PHOTOMETRIC, TiffFile, TiffPageSeries, TiffWriter
 
-from napari_unet.data.axes import ArrayLike
+from napari_unet.data.axes import ArrayLike, has_idle_alpha
 from napari_unet.errors import FileError
 from napari_unet.files.atomic import write_atomically
 from napari_unet.files.lazy import FileArray
@@ -192,17 +192,9 @@ def _selection(array: ArrayLike, letters: list[str], chosen: TiffPageSeries) -> 
         colour = page.photometric in (PHOTOMETRIC.RGB, PHOTOMETRIC.YCBCR)
         if samples == 2 and not colour and page.extrasamples[-1:] and page.extrasamples[-1] in _ALPHA:
             select[axis] = 0
-        elif samples == 4 and colour and _idle(array, axis):
+        elif colour and has_idle_alpha(array, axis):
             select[axis] = slice(0, 3)
     return tuple(select)
-
-
-def _idle(array: ArrayLike, axis: int) -> bool:
-    """Tell whether the last sample is the same everywhere; what is too big to look through counts as such."""
-    if not isinstance(array, np.ndarray):
-        return True
-    alpha = np.take(array, -1, axis=axis)
-    return bool((alpha == alpha.flat[0]).all())
 
 
 def _select(

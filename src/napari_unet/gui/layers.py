@@ -16,7 +16,7 @@ from napari.utils.transforms import Affine
 from numpy.typing import NDArray
 from pint import DimensionalityError
 
-from napari_unet.data.axes import Stack, guess_axes
+from napari_unet.data.axes import Stack, guess_axes, has_idle_alpha
 from napari_unet.data.instances import Window
 from napari_unet.errors import DataError
 from napari_unet.gui.snapshot import Snapshot
@@ -91,6 +91,8 @@ def axes_choices_beside(layer: Image, first: Stack) -> list[str]:
 def read_image(layer: Image, axes: str | None = None) -> Snapshot:
     """Take a snapshot of an image layer; pixels stay where they are.
 
+    An alpha that is the same everywhere is left out, as where the file is read without napari.
+
     Parameters
     ----------
     layer : napari.layers.Image
@@ -103,7 +105,10 @@ def read_image(layer: Image, axes: str | None = None) -> Snapshot:
     DataError
         If it cannot be an image.
     """
-    return _snapshot(layer, level0(layer), axes or axes_choices(layer)[0])
+    pixels = level0(layer)
+    if layer.rgb and isinstance(pixels, np.ndarray) and has_idle_alpha(pixels):
+        pixels = pixels[..., :3]
+    return _snapshot(layer, pixels, axes or axes_choices(layer)[0])
 
 
 def read_labels(layer: Labels, image_axes: str) -> Snapshot:
@@ -160,7 +165,8 @@ def _pixel_size(layer: Layer, axes: str) -> tuple[dict[str, float], str]:
 def describe(snapshot: Snapshot) -> str:
     """Say in a few words what an image is taken for, e.g. ``"20 slices, 512 x 512, 1 channel, uint8"``."""
     slices, height, width, channels = snapshot.stack.shape
-    sort = "RGB" if "S" in snapshot.stack.axes and channels in (3, 4) else count(channels, "channel")
+    colours = {3: "RGB", 4: "RGB with alpha"} if "S" in snapshot.stack.axes else {}
+    sort = colours.get(channels) or count(channels, "channel")
     parts = [f"{width} x {height} pixels", sort, str(np.dtype(snapshot.stack.array.dtype))]
     if snapshot.stack.slice_axes:
         parts.insert(0, count(slices, "slice"))
@@ -217,7 +223,9 @@ def shown_axes(stack: Stack) -> str:
     return stack.out_axes
 
 
-def placement(layer: Layer, axes: str, out_axes: str, *, classes: bool = False) -> dict[str, Any]:
+def placement(
+    layer: Layer, axes: str, out_axes: str, *, classes: bool = False, corner: tuple[int, int] = (0, 0)
+) -> dict[str, Any]:
     """Return the keyword arguments that place a result over its source layer.
 
     Parameters
@@ -230,6 +238,8 @@ def placement(layer: Layer, axes: str, out_axes: str, *, classes: bool = False) 
         Letters of the result's, a part of the source's; with C, its one channel lies over all of the source's.
     classes : bool
         True if the result has one more axis in front, for classes.
+    corner : (y, x)
+        Pixel of the source at which the result begins.
 
     Returns
     -------
@@ -238,11 +248,12 @@ def placement(layer: Layer, axes: str, out_axes: str, *, classes: bool = False) 
     """
     kept = [axes.replace("S", "").index(letter) for letter in out_axes]
     units, labels = [layer.units[i] for i in kept], [layer.axis_labels[i] for i in kept]
-    if kept == list(range(layer.ndim)) and not classes and "C" not in out_axes:
+    if kept == list(range(layer.ndim)) and not classes and "C" not in out_axes and not any(corner):
         own = {name: getattr(layer, name) for name in ("scale", "translate", "rotate", "shear")}
         return {**own, "affine": layer.affine.affine_matrix, "units": units, "axis_labels": labels}
     inner = Affine(scale=layer.scale, translate=layer.translate, rotate=layer.rotate, shear=layer.shear)
     matrix, outer = _select(inner.affine_matrix, kept), _select(layer.affine.affine_matrix, kept)
+    matrix = _moved(matrix, out_axes, corner)
     if "C" in out_axes:
         matrix = _over_all(matrix, out_axes.index("C"), level0(layer).shape[axes.index("C")])
         labels = list(out_axes.lower())
@@ -260,6 +271,14 @@ def _select(matrix: np.ndarray, kept: Sequence[int]) -> np.ndarray:
     """Keep some axes of a homogeneous matrix."""
     rows = [*kept, len(matrix) - 1]
     return matrix[np.ix_(rows, rows)]
+
+
+def _moved(matrix: np.ndarray, axes: str, corner: tuple[int, int]) -> np.ndarray:
+    """Let a grid begin at another of its pixels."""
+    away = np.eye(len(matrix))
+    for letter, start in zip("YX", corner, strict=True):
+        away[axes.index(letter), -1] = start
+    return matrix @ away
 
 
 def _over_all(matrix: np.ndarray, axis: int, length: int) -> np.ndarray:

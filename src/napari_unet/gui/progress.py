@@ -185,5 +185,5 @@ class Messages(QWidget):
 def _open_folder(url: QUrl) -> None:
     path = Path(url.toLocalFile())
     QDesktopServices.openUrl(
-        QUrl.fromLocalFile(str(path if path.is_dir() and path.suffix != ".zarr" else path.parent))
+        QUrl.fromLocalFile(str(path if path.is_dir() and path.suffix.lower() != ".zarr" else path.parent))
     )

@@ -24,15 +24,14 @@ from napari_unet.files.atomic import write_text
 from napari_unet.files.image import Image
 from napari_unet.files.model import read_card
 from napari_unet.files.run import RunFolder
+from napari_unet.gui.earlier import find_unfinished, readable
 from napari_unet.gui.snapshot import (
     Snapshot,
     make_folder,
     removed_unless_done,
-    save_image,
     stand_in,
     with_file_pixel_size,
 )
-from napari_unet.gui.unfinished import find_unfinished
 from napari_unet.jobs import ArraySource, Output, OutputKind, PredictJob, TrainJob, job_to_yaml
 from napari_unet.preview import Preview, preview
 from napari_unet.spec import ClassInfo
@@ -128,7 +127,7 @@ class TrainRequest:
         say(f"Labels saved at {listed([str(path) for path in paths])}.")
         return TrainJob(
             images=tuple(
-                save_image(image, folder, stop, number).replace(name=image.stack.name)
+                readable(image, self.home, folder, stop, number).replace(name=image.stack.name)
                 for number, image in enumerate(images)
             ),
             labels=tuple(
@@ -253,7 +252,7 @@ class PredictRequest:
             return job
         folder = make_folder(self.home, name)
         with removed_unless_done(folder):
-            job = self._job(save_image(image, folder, stop), folder)
+            job = self._job(readable(image, self.home, folder, stop), folder)
             write_text(RunFolder(folder).job_path, job_to_yaml(job))
         return job
 

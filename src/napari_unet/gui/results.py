@@ -14,7 +14,7 @@ from napari.utils.colormaps import DirectLabelColormap
 from qtpy.QtCore import QObject, QTimer
 
 from napari_unet.files.results import watch_result
-from napari_unet.gui.layers import placement, shown_axes
+from napari_unet.gui.layers import Window, placement, shown_axes
 from napari_unet.gui.regions import regions_layer
 from napari_unet.gui.snapshot import Snapshot
 from napari_unet.region_table import read_regions
@@ -37,6 +37,9 @@ _MAPS = {
     "uncertainty": ("uncertainty", "inferno"),
 }
 """What the layer of a map is called after its image, and its colours."""
+
+_LARGEST = 2**27
+"""Pixels of a plane that is shown: napari reads the whole plane of a layer, at once, whenever it is drawn anew."""
 
 _PALETTE = (
     "#e6194b",
@@ -117,23 +120,29 @@ class Shown:
         May still be filling.
     axis : int, optional
         Where there is one more axis, of length 1.
+    part : (y, x) of slice, optional
+        Rows and columns that are shown; all without it.
     """
 
-    def __init__(self, array: Any, axis: int | None = None) -> None:
-        self._array, self._axis = array, axis
+    def __init__(self, array: Any, axis: int | None = None, part: tuple[slice, slice] | None = None) -> None:
+        self._array, self._axis, self._part = array, axis, part
         self.dtype = np.dtype(array.dtype)
         shape = tuple(array.shape)
+        if part is not None:
+            shape = (*shape[:-2], *(side.stop - side.start for side in part))
         self.shape = shape if axis is None else (*shape[:axis], 1, *shape[axis:])
         self.ndim, self.size = len(self.shape), prod(self.shape)
 
     def __getitem__(self, key: Any) -> NDArray[Any]:
         """Read a part; as numpy, for integers, slices and an ellipsis."""
         keys = list(key) if isinstance(key, tuple) else [key]
-        if self._axis is None:
-            return np.asarray(self._array[tuple(keys)])
         missing = [slice(None)] * (self.ndim - sum(one is not Ellipsis for one in keys))
         at = next((i for i, one in enumerate(keys) if one is Ellipsis), len(keys))
         keys[at : at + 1] = missing
+        if self._part is not None:
+            keys[-2:] = map(_within, keys[-2:], self._part)
+        if self._axis is None:
+            return np.asarray(self._array[tuple(keys)])
         mine = keys.pop(self._axis)
         before = sum(isinstance(one, slice) for one in keys[: self._axis])
         pixels = np.expand_dims(np.asarray(self._array[tuple(keys)]), before)
@@ -146,6 +155,12 @@ class Shown:
     def __deepcopy__(self, memo: dict[int, Any]) -> NDArray[Any]:
         """Read all of it, for napari's Duplicate: what is stored belongs to the worker, the copy to the user."""
         return np.array(self)
+
+
+def _within(key: Any, side: slice) -> Any:
+    """Turn an integer or a slice of a part of an axis into that of the whole axis."""
+    inside = range(side.start, side.stop)[key]
+    return inside if isinstance(inside, int) else slice(inside.start, inside.stop, inside.step)
 
 
 class Results:
@@ -161,15 +176,34 @@ class Results:
         Taken of it.
     card : ModelSpec
         The model.
+    window : tuple of (start, stop), optional
+        Part that is segmented, in slices, y and x.
+
+    Attributes
+    ----------
+    hidden : bool
+        Whether planes are too large to be shown, and no layers are made. Of such a plane a window is shown by itself.
     """
 
-    def __init__(self, viewer: napari.viewer.Viewer, layer: Image, image: Snapshot, card: ModelSpec) -> None:
+    def __init__(
+        self,
+        viewer: napari.viewer.Viewer,
+        layer: Image,
+        image: Snapshot,
+        card: ModelSpec,
+        window: Window | None = None,
+    ) -> None:
         axes, shown = image.stack.axes, shown_axes(image.stack)
+        y, x = window[1:] if window else ((0, image.stack.shape[1]), (0, image.stack.shape[2]))
+        self._part = None if prod(image.stack.shape[1:3]) <= _LARGEST else (slice(*y), slice(*x))
+        self.hidden = self._part is not None and (y[1] - y[0]) * (x[1] - x[0]) > _LARGEST
+        corner = (0, 0) if self._part is None else (y[0], x[0])
         self.name = image.stack.name
         self._viewer, self._card, self._ndim = viewer, card, len(image.stack.out_axes)
         self._gap = shown.index("C") if "C" in shown else None
-        self._flat = placement(layer, axes, shown)
-        self._deep = placement(layer, axes, shown, classes=True)
+        self._flat = placement(layer, axes, shown, corner=corner)
+        self._deep = placement(layer, axes, shown, classes=True, corner=corner)
+        self._whole = placement(layer, axes, shown)
         self._labels: ref[Labels] | None = None
         self._made: dict[str, ref[Layer]] = {}
         self.empty = True
@@ -185,6 +219,8 @@ class Results:
             Those of a run that was not finished: where this run goes on with it, its layers are taken.
         """
         self.empty = False
+        if self.hidden:
+            return []
         kinds = sorted(outputs, key=lambda kind: kind == "labels")
         for kind in kinds:
             path = outputs[kind]
@@ -204,6 +240,8 @@ class Results:
 
     def put_labels(self, path: str) -> None:
         """Show labels that were made anew, in the layer of the former ones if it is still there."""
+        if self.hidden:
+            return
         array = watch_result(path)
         layer = self._labels() if self._labels is not None else None
         if layer is None or layer not in self._viewer.layers:
@@ -217,7 +255,7 @@ class Results:
         regions = read_regions(path)
         if not regions:
             return None
-        layer = regions_layer(regions, f"{self.name} where to look", self._flat, self._gap)
+        layer = regions_layer(regions, f"{self.name} where to look", self._whole, self._gap)
         # What it returns may be napari's proxy for plugins, which nobody else holds.
         self._viewer.add_layer(layer)
         return layer
@@ -229,15 +267,15 @@ class Results:
             self._labels = ref(layer)
         else:
             place = self._deep if array.ndim > self._ndim else self._flat
-            layer = map_layer(kind, array if self._gap is None else self._shown(array), self.name, place)
+            as_is = self._gap is None and self._part is None
+            layer = map_layer(kind, array if as_is else self._shown(array), self.name, place)
         self._viewer.add_layer(layer)
         return layer
 
     def _shown(self, array: Any) -> Any:
         """Give a result the axis of channels that it needs to lie on the sliders of its source."""
-        if self._gap is None:
-            return Shown(array)
-        return Shown(array, self._gap + array.ndim - self._ndim)
+        axis = None if self._gap is None else self._gap + array.ndim - self._ndim
+        return Shown(array, axis, self._part)
 
 
 class LiveLayers(QObject):

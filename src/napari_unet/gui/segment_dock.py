@@ -1,6 +1,6 @@
 """The Segment dock: from a model and an image to a layer of labels."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -41,6 +41,9 @@ _REGIONS = [("Whole image or stack", "all"), ("Visible slice", "slice"), ("Shape
 _ADVANCED = ("normalize", "pixel_size", "halo", "tile_megapixels", "precision", "probability_type")
 _ESTIMATE = "Say how much memory and time this takes. Nothing is written."
 
+
+_Grey = tuple[np.ndarray, str, dict[str, Any]]
+"""Pixels, name and place of a grey copy."""
 
 _NAME = "Segment (napari-unet)"
 """What napari calls the dock where it is opened by the menu, which then finds this one and opens no second."""
@@ -131,7 +134,9 @@ class SegmentDock(Column):
         self.grey_button = QPushButton("Convert the image to grey")
         self.grey_button.clicked.connect(self._convert_to_grey)
         self._grey = Background(self)
+        self._grey.done.connect(self._add_grey)
         self._grey.failed.connect(self.panel.messages.error)
+        self._grey.failed.connect(lambda *_: self.grey_button.setEnabled(True))
 
     def choose_model(self, path: Path) -> None:
         """Offer a model, select it and show its card."""
@@ -157,9 +162,9 @@ class SegmentDock(Column):
 
     def _read(self) -> Work:
         """Freeze what the dock shows; nothing after this sees a widget."""
-        request = self._request()
-        assert self.model.card is not None  # `_request` has looked
-        self._new = Results(self._viewer, self.image.layer, request.image, self.model.card)
+        request, card = self._request(), self.model.card
+        assert card is not None  # `_request` has looked
+        self._new = Results(self._viewer, self.image.layer, request.image, card, request.window)
         return request.prepare
 
     def _read_estimate(self) -> Work:
@@ -213,6 +218,8 @@ class SegmentDock(Column):
                 if self._new is not None and self._new.empty:
                     self.panel.messages.say(f"Segmenting on {device}.")
                     self._live.follow(self._new.begin(outputs, self._unfinished))
+                    if self._new.hidden:
+                        self.panel.messages.warn(_too_large(self._new.name, outputs))
             case TileDone():
                 self._live.touch()
 
@@ -244,22 +251,29 @@ class SegmentDock(Column):
 
     def _convert_to_grey(self) -> None:
         """Add a grey copy of an RGB layer; the weights are those of ITU-R BT.601."""
-        layer = self.image.layer
-        pixels, name, viewer = level0(layer), f"{layer.name} grey", self._viewer
-        axes = self.image.axes.value
+        layer, axes = self.image.layer, self.image.axes.value
+        pixels, name = level0(layer), f"{layer.name} grey"
         place = placement(layer, axes, axes.replace("S", ""))
 
-        def work(say: Callable[[str], None], stop: Callable[[], bool]) -> np.ndarray:
-            return np.asarray(pixels[..., :3] @ np.array([0.299, 0.587, 0.114], np.float32)).astype(
-                pixels.dtype
-            )
+        def work(say: Callable[[str], None], stop: Callable[[], bool]) -> _Grey:
+            grey = pixels[..., :3] @ np.array([0.299, 0.587, 0.114], np.float32)
+            return np.asarray(grey).astype(pixels.dtype), name, place
 
-        def show(grey: np.ndarray) -> None:
-            self._grey.done.disconnect(show)
-            self.image.box.value = viewer.add_image(grey, name=name, **place)
-
-        self._grey.done.connect(show)
+        self.grey_button.setEnabled(False)
         self._grey.start(work)
+
+    def _add_grey(self, found: "_Grey") -> None:
+        grey, name, place = found
+        self.image.box.value = self._viewer.add_image(grey, name=name, **place)
+        self.grey_button.setEnabled(True)
+
+
+def _too_large(name: str, outputs: Mapping[str, str]) -> str:
+    place = Path(next(iter(outputs.values()))).parent
+    return (
+        f"Image {name!r} is too large for its result to be shown as a layer, which would stop the viewer while it reads: "
+        f"it is written to {place}. To see a part here, draw a shape around it and segment that."
+    )
 
 
 def _check_channels(image: Snapshot, card: ModelSpec) -> None:

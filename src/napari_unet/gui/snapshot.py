@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from napari_unet.data.axes import Stack, blocks
+from napari_unet.data.axes import Stack, blocks, chunk_of
 from napari_unet.errors import FileError
 from napari_unet.files.atomic import file_error
 from napari_unet.files.image import count_series, open_image, open_source
@@ -31,9 +31,10 @@ __all__ = [
     "equals_source",
     "folders_of",
     "make_folder",
+    "own_file",
     "removed_unless_done",
     "runs_home",
-    "save_image",
+    "save_copy",
     "stand_in",
     "with_file_pixel_size",
 ]
@@ -68,7 +69,8 @@ class Snapshot:
 
 def runs_home() -> Path:
     """Return the folder in which runs are kept: NAPARI_UNET_HOME, or napari-unet in the home folder."""
-    return Path(environ.get("NAPARI_UNET_HOME") or Path.home() / "napari-unet")
+    # Absolute, because earlier runs are known by where their results lie.
+    return Path(environ.get("NAPARI_UNET_HOME") or Path.home() / "napari-unet").expanduser().absolute()
 
 
 def make_folder(home: Path, name: str) -> Path:
@@ -101,10 +103,11 @@ def make_folder(home: Path, name: str) -> Path:
     raise FileError(home, f"holds a thousand runs named {stem}; choose another name.")
 
 
-def folders_of(home: Path, name: str) -> list[Path]:
-    """List the folders of earlier runs that were called so, the newest first."""
+def folders_of(home: Path, name: str | None = None) -> list[Path]:
+    """List the folders of earlier runs, or of those that were called so, the newest first."""
     # The date comes first; a number after the name parts runs of one second.
-    return sorted(home.glob(f"[0-9]*-{_tidy(name) or 'run'}*"), reverse=True)
+    called = "" if name is None else f"-{_tidy(name) or 'run'}*"
+    return sorted(home.glob(f"[0-9]*{called}"), reverse=True)
 
 
 def _tidy(name: str) -> str:
@@ -129,11 +132,21 @@ def with_file_pixel_size(snapshot: Snapshot) -> Snapshot:
     return replace(snapshot, pixel_size=dict(image.pixel_size), unit=image.unit)
 
 
-def save_image(snapshot: Snapshot, folder: Path, stop: Callable[[], bool], number: int = 0) -> ArraySource:
-    """Make an image readable for another process.
+def own_file(snapshot: Snapshot, stop: Callable[[], bool]) -> ArraySource | None:
+    """Return the file that an image came from, if it still holds the same pixels.
 
-    Where its pixels equal those of the file it came from, that file; else a copy in the run
-    folder, written chunk by chunk; a copy that does not come to its end is removed.
+    Raises
+    ------
+    Stopped
+        If `stop` said so.
+    """
+    if snapshot.path is not None and _equals_file(snapshot, snapshot.path, stop):
+        return _file_source(snapshot, snapshot.path)
+    return None
+
+
+def save_copy(snapshot: Snapshot, folder: Path, stop: Callable[[], bool], number: int = 0) -> ArraySource:
+    """Copy an image into a run folder, piece by piece; a copy that does not come to its end is removed.
 
     Parameters
     ----------
@@ -153,8 +166,6 @@ def save_image(snapshot: Snapshot, folder: Path, stop: Callable[[], bool], numbe
     Stopped
         If `stop` said so.
     """
-    if snapshot.path is not None and _equals_file(snapshot, snapshot.path, stop):
-        return _file_source(snapshot, snapshot.path)
     # In a folder of its own: a layer may be called "labels", and so is a result.
     place = folder / (f"image-{number}" if number else "image")
     try:
@@ -168,7 +179,7 @@ def save_image(snapshot: Snapshot, folder: Path, stop: Callable[[], bool], numbe
 def equals_source(snapshot: Snapshot, source: ArraySource, stop: Callable[[], bool]) -> bool:
     """Tell whether an image is what an earlier run reads: its file, or the copy that was made of it.
 
-    A copy is compared with all pixels; a file as `save_image` does it.
+    A copy is compared with all pixels; a file as `own_file` does it.
 
     Raises
     ------
@@ -298,13 +309,15 @@ def _copy(snapshot: Snapshot, path: Path, stop: Callable[[], bool]) -> ArraySour
     slices, height, width, _ = stack.shape
     sample = _sample(stack)
     target, axes = _create(snapshot, path)
+    # A chunk that is cut would be decoded again for each part.
+    rows, columns = (-(-side // _CHUNK) * _CHUNK for side in chunk_of(stack) or (1, 1))
     for n in range(slices):
         index = dict(zip(stack.slice_axes, np.unravel_index(n, stack.slice_shape or (1,)), strict=False))
-        for top in range(0, height, _CHUNK):
-            for left in range(0, width, _CHUNK):
+        for top in range(0, height, rows):
+            for left in range(0, width, columns):
                 if stop():
                     raise Stopped
-                where = {"Y": slice(top, top + _CHUNK), "X": slice(left, left + _CHUNK), sample: slice(None)}
+                where = {"Y": slice(top, top + rows), "X": slice(left, left + columns), sample: slice(None)}
                 pixels = np.moveaxis(stack.read(n, where["Y"], where["X"]), -1, 0)
                 key = tuple(int(index[letter]) if letter in index else where[letter] for letter in axes)
                 try:

@@ -195,6 +195,8 @@ class TrainDock(Column):
     def _on_event(self, event: Event) -> None:
         match event:
             case TrainStarted(_, step, steps, device):
+                if step == 0:  # of a network that could not learn, another one is begun
+                    self.plot.clear()
                 begun = (
                     f"Going on from step {step:,} of {steps:,}" if step else f"Training for {steps:,} steps"
                 )

@@ -57,7 +57,7 @@ class BestModel:
         self._dataset, self._spec, self._parts, self._save = dataset, spec, parts, save
         self._prior = Prior(dataset, parts.train, spec.network.stride)
         self.weights: Arrays | None = None
-        self.seconds = 0.0  # of the last measurement
+        self.seconds = 0.0  # of the last whole measurement; 0 before the first
 
     def measure(self, learner: Learner, stop: Stop = never_stop) -> Quality | None:
         """Measure the averaged weights on the region held out; None if stopped.
@@ -79,7 +79,8 @@ class BestModel:
                 stop,
                 whole=self._dataset.class_map.unpainted == "background",
             )
-        self.seconds = perf_counter() - started
+        if quality is not None:
+            self.seconds = perf_counter() - started
         return quality
 
     def update(self, learner: Learner, progress: Progress, stop: Stop = never_stop) -> Validated | None:

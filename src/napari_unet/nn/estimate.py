@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from time import perf_counter
 
@@ -10,7 +12,7 @@ import psutil
 
 from napari_unet.data.axes import Stack
 from napari_unet.data.tiling import Tile
-from napari_unet.nn import backend
+from napari_unet.nn import backend, computing
 from napari_unet.nn.engine import Engine
 from napari_unet.nn.plan import Plan, pixels_of
 from napari_unet.words import count, duration
@@ -104,10 +106,10 @@ def estimate(
     probe = largest if backend.device_name() != "CPU" else _small(largest, plan.stride)
     worth = always or pixels > _WORTH * pixels_of(probe)
     # First, as it prepares what then takes memory.
-    seconds = _seconds(engine, stack, probe) / pixels_of(probe) * pixels if worth else None
+    each = _seconds_of_pixel(engine, stack, (probe, _small(largest, plan.stride))) if worth else None
     return Estimate(
         memory=psutil.Process().memory_info().rss + pixels_of(largest) * bytes_per_pixel,
-        seconds=seconds,
+        seconds=None if each is None else each * pixels,
         tiles=round(share * len(tiles)),
         largest=(_length(largest.read[0]), _length(largest.read[1])),
         waste=sum(map(pixels_of, tiles)) / float(written),
@@ -120,6 +122,14 @@ def _small(tile: Tile, stride: int) -> Tile:
     most = -(-_SIDE // stride) * stride
     y, x = (slice(0, min(_length(side), most)) for side in tile.read)
     return Tile((y, x), (y, x), (y, x))
+
+
+def _seconds_of_pixel(engine: Engine, stack: Stack, tiles: Sequence[Tile]) -> float | None:
+    """Time the first of some tiles that memory is there for, for each of its pixels; None if it is there for none."""
+    for tile in tiles:
+        with suppress(MemoryError), computing.memory_errors():
+            return _seconds(engine, stack, tile) / pixels_of(tile)
+    return None
 
 
 def _seconds(engine: Engine, stack: Stack, tile: Tile) -> float:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 else:
     keras = backend.load_keras()
 
-__all__ = ["build_unet", "halo"]
+__all__ = ["build_unet", "halo", "inputs_of"]
 
 _SLOPE = 0.01  # of leaky ReLU, below 0
 
@@ -102,7 +102,7 @@ def halo(network: keras.Model) -> Halo:
         before, after = _reach(layer, *reach[id(layer.output)])
         if isinstance(layer, keras.layers.MaxPooling2D):
             stride *= 2
-        for tensor in _inputs(layer):
+        for tensor in inputs_of(layer):
             known = reach.get(id(tensor), (0, 0))
             reach[id(tensor)] = (max(known[0], before), max(known[1], after))
     before, after = reach[id(network.input)]
@@ -178,7 +178,8 @@ def _initializer(config: UNetConfig) -> str:
     return "glorot_uniform" if config.architecture == "linked-code" else "he_normal"
 
 
-def _inputs(layer: Any) -> list[Any]:
+def inputs_of(layer: Any) -> list[Any]:
+    """List the tensors that a layer is given."""
     if isinstance(layer, keras.layers.InputLayer):
         return []
     return list(layer.input) if isinstance(layer.input, list | tuple) else [layer.input]

@@ -8,6 +8,7 @@ from napari_unet.data.labels import IGNORE
 from napari_unet.nn import computing
 from napari_unet.nn.batches import Source
 from napari_unet.nn.learner import Learner
+from napari_unet.nn.validation import log_probabilities
 
 __all__ = ["Probe"]
 
@@ -55,8 +56,5 @@ class Probe:
             return False
         parts = [self._images[i : i + at_once] for i in range(0, len(self._images), at_once)]
         with computing.memory_errors():
-            logits = np.concatenate([learner.forward(part) for part in parts]).astype(np.float64)
-        if logits.shape[-1] == 1:
-            logits = np.concatenate([np.zeros_like(logits), logits], -1)
-        odds = np.exp(logits - logits.max(-1, keepdims=True))
-        return bool((odds / odds.sum(-1, keepdims=True)).std((0, 1, 2)).max() < _SPREAD)
+            logits = np.concatenate([learner.forward(part) for part in parts])
+        return bool(np.exp(log_probabilities(logits)).std((0, 1, 2)).max() < _SPREAD)

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_unet.nn import backend, computing
+from napari_unet.nn.network import inputs_of
 
 if TYPE_CHECKING:
     import keras
@@ -127,7 +128,7 @@ class _Rewriting:
             case layers.InputLayer():
                 new = layer.output
             case layers.UpSampling2D(size=(2, 2), interpolation="nearest") | layers.Concatenate():
-                new = _Pending(layer, [self.plain(tensor) for tensor in _inputs(layer)])
+                new = _Pending(layer, [self.plain(tensor) for tensor in inputs_of(layer)])
             case layers.BatchNormalization() if id(layer.input) in self._norms:
                 new = self._new[id(layer.input)]
             case layers.Conv2DTranspose(kernel_size=(2, 2), strides=(2, 2)):
@@ -135,7 +136,7 @@ class _Rewriting:
             case layers.Conv2D(strides=(1, 1), padding="same"):
                 new = self._convolution(layer, self._new[id(layer.input)])
             case _:
-                tensors = [self.plain(tensor) for tensor in _inputs(layer)]
+                tensors = [self.plain(tensor) for tensor in inputs_of(layer)]
                 new = layer(tensors if len(tensors) > 1 else tensors[0])
         self._new[id(layer.output)] = new
 
@@ -169,7 +170,7 @@ def _norms(network: Any) -> dict[int, Any]:
     """Batch normalisations by the tensor they read, where that is a convolution's, without activation, and theirs alone."""
     readers: dict[int, list[Any]] = {}
     for layer in network.layers:
-        for tensor in _inputs(layer):
+        for tensor in inputs_of(layer):
             readers.setdefault(id(tensor), []).append(layer)
     convolutions = [
         layer
@@ -281,9 +282,3 @@ class _Sum(keras.layers.Layer):  # type: ignore[misc,unused-ignore]
 
     def compute_output_shape(self, shapes: list[tuple[int | None, ...]]) -> tuple[int | None, ...]:
         return shapes[0]
-
-
-def _inputs(layer: Any) -> list[Any]:
-    if isinstance(layer, keras.layers.InputLayer):
-        return []
-    return list(layer.input) if isinstance(layer.input, list | tuple) else [layer.input]

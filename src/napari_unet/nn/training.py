@@ -279,10 +279,9 @@ class _Training:
             return
         # The first measurement is slow, as the backend prepares the network: the second one counts.
         for _ in range(2 if self.parts.validation else 0):
-            quality = self.best.measure(self.learner, self.stop)
-            progress.seconds += self.best.seconds
-            if quality is None:
+            if self.best.measure(self.learner, self.stop) is None:
                 return  # stopped, which the loop will ask next
+            progress.seconds += self.best.seconds
         left = 60 * self.config.minutes - progress.seconds
         more, progress.validations = self.pace.plan(left, self.best.seconds)
         progress.steps = progress.step + more
@@ -359,7 +358,7 @@ class _Training:
         """Whether to measure a training that ended early once more, for its last weights."""
         if self.progress.measured == self.progress.step:
             return False
-        return self.best.weights is None or self.best.seconds <= _SHORT
+        return self.best.weights is None or 0 < self.best.seconds <= _SHORT
 
 
 def _check(dataset: Dataset, spec: ModelSpec, progress: Progress) -> None:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from napari_unet.data.axes import ArrayLike
 from napari_unet.files.image import Image, count_series, open_image
-
-if TYPE_CHECKING:
-    from napari_unet.spec import ModelSpec
 
 __all__ = ["LayerData", "ReaderFunction", "model_reader", "ome_tiff_reader"]
 
@@ -59,24 +56,13 @@ def _open_model(path: str) -> list[LayerData]:
     from napari.utils.notifications import show_info
 
     from napari_unet.files.model import read_card
+    from napari_unet.gui.model_rows import card_sentence
     from napari_unet.gui.segment_dock import offer_model
 
     card = read_card(path)
     offer_model(path)
-    show_info(_sentence(card))
+    show_info(f"Model {card.name!r} is in the Segment dock. {card_sentence(card)}")
     return [(None,)]
-
-
-def _sentence(card: ModelSpec) -> str:
-    """Say what a model is, in one line."""
-    names = ", ".join(info.name or str(info.value) for info in card.classes)
-    score = card.training.score
-    quality = "quality not measured" if score is None else f"mean Dice {score:.2f} on the part held out"
-    if card.training.ap50 is not None:
-        quality = f"AP {card.training.ap50:.2f} at IoU 0.5 on the part held out"
-    what = "objects" if card.target == "objects" else f"classes {names}"
-    channels = "RGB" if card.axes == "YXS" else f"{card.network.channels} channel(s)"
-    return f"Model {card.name!r} is in the Segment dock: {channels}; {what}; {quality}."
 
 
 def _open_ome_tiff(path: str) -> list[LayerData]:

@@ -1,4 +1,4 @@
-"""Finds a segmentation that an earlier Start began and did not finish, so that this one goes on with it.
+"""What earlier runs left that this one can use: a segmentation that was not finished, and copies of images.
 
 Runs beside the viewer and knows neither napari nor Qt.
 """
@@ -11,12 +11,15 @@ from pathlib import Path
 from napari_unet.data.axes import Stack
 from napari_unet.errors import FileError
 from napari_unet.files.run import RunFolder
-from napari_unet.gui.snapshot import Snapshot, equals_source, folders_of
+from napari_unet.gui.snapshot import Snapshot, equals_source, folders_of, own_file, save_copy
 from napari_unet.jobs import ArraySource, PredictJob
 from napari_unet.pixel_size import chunks_of
 from napari_unet.targets import all_have, begun
 
-__all__ = ["find_unfinished"]
+__all__ = ["find_unfinished", "readable"]
+
+_RUNS = 50
+"""The newest runs, whose copies are compared."""
 
 
 def find_unfinished(
@@ -64,6 +67,55 @@ def find_unfinished(
             and equals_source(image, job.image, stop)
         ):
             return job
+    return None
+
+
+def readable(
+    image: Snapshot, home: Path, folder: Path, stop: Callable[[], bool], number: int = 0
+) -> ArraySource:
+    """Make an image readable for another process.
+
+    Where its pixels equal those of the file it came from, that file; else a copy that an earlier run made of the same pixels;
+    else a new copy.
+
+    Parameters
+    ----------
+    image : Snapshot
+        The image.
+    home : Path
+        Where runs are kept.
+    folder : Path
+        Of this run; takes a new copy.
+    stop : callable
+        True once the user wants it to end.
+    number : int
+        Which of the run's images this is, counted from 0.
+
+    Raises
+    ------
+    FileError
+        If the copy cannot be written.
+    Stopped
+        If `stop` said so.
+    """
+    return own_file(image, stop) or _find_copy(image, home, stop) or save_copy(image, folder, stop, number)
+
+
+def _find_copy(image: Snapshot, home: Path, stop: Callable[[], bool]) -> ArraySource | None:
+    """Return the copy of an image that an earlier run made, if nobody changed it since."""
+    home, compared = home.absolute(), set[str]()
+    for folder in folders_of(home)[:_RUNS]:
+        try:
+            job = RunFolder(folder).read_job()
+        except FileError:
+            continue
+        for source in (job.image,) if isinstance(job, PredictJob) else job.images:
+            path = Path(source.path)
+            if source.path in compared or not path.is_relative_to(home) or not path.exists():
+                continue
+            compared.add(source.path)
+            if _is_older(path, RunFolder(folder).job_path) and equals_source(image, source, stop):
+                return ArraySource(path=source.path, axes=source.axes)
     return None
 
 

@@ -14,7 +14,9 @@ def test_stopped_it_shows_what_was_learned_until_then(tmp_path: Path) -> None:
     result = demonstrate(
         tmp_path, 0.1, events.append, lambda: sum(isinstance(event, StepDone) for event in events) >= 2
     )
-    assert sum(isinstance(event, StepDone) for event in events) < 20  # told at once, as soon as a plan is made
+    assert (
+        sum(isinstance(event, StepDone) for event in events) < 20
+    )  # told at once, as soon as a plan is made
     assert len(result.scores) == 3 and result.picture.is_file() and result.model.is_file()
     image, labels = (open_image(path).array for path in result.layers)
     assert image.shape == labels.shape

@@ -40,6 +40,13 @@ def test_pixels_keep_their_bits(
 
 
 @pytest.mark.parametrize("value", [0, 255])
+def test_the_last_column_of_a_narrow_picture_is_no_alpha(tmp_path: Path, value: int) -> None:
+    array = noise((8, 4))
+    array[:, 3] = value
+    assert np.array_equal(open_image(saved(tmp_path / "a.png", array)).array, array)
+
+
+@pytest.mark.parametrize("value", [0, 255])
 def test_an_alpha_channel_that_is_the_same_everywhere_is_left_out(tmp_path: Path, value: int) -> None:
     array = noise((8, 9, 4))
     array[..., 3] = value

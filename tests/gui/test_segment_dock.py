@@ -6,12 +6,16 @@ import errno
 from pathlib import Path
 from typing import Any
 
+import dask.array
+import imagecodecs
 import numpy as np
 import pytest
+from napari.layers import Image
+from napari.layers._source import layer_source
 from qtpy.QtCore import Qt
 
 from napari_unet.files.image import open_source
-from napari_unet.gui import snapshot
+from napari_unet.gui import segment_dock, snapshot
 from napari_unet.gui.background import Stopped
 from napari_unet.gui.segment_dock import SegmentDock, find_segment_dock, offer_model
 
@@ -351,3 +355,95 @@ def test_a_dock_opens_in_the_viewer_that_plugins_get(
     viewer.add_image(np.zeros((9, 8)), name="late")
     assert dock.image.layer.name == "late"
     assert dock.image.info.text() == "8 x 9 pixels, 1 channel, float64"
+
+
+def test_a_grey_copy_is_made_once_and_of_the_image_that_was_chosen(
+    viewer: Any, qtbot: Any, model: Path
+) -> None:
+    pixels = np.random.default_rng(0).integers(0, 200, (32, 24, 3), np.uint8)
+    one = viewer.add_image(pixels, name="one", rgb=True)
+    other = viewer.add_image(255 - pixels, name="other", rgb=True)
+    dock = _dock(viewer, model)
+    dock.image.box.value = one
+    qtbot.mouseClick(dock.grey_button, Qt.MouseButton.LeftButton)
+    dock.image.box.value = other
+    qtbot.mouseClick(dock.grey_button, Qt.MouseButton.LeftButton)  # not before the first is there
+    qtbot.waitUntil(lambda: "one grey" in viewer.layers, timeout=TIMEOUT)
+    dock.image.box.value = other
+    qtbot.mouseClick(dock.grey_button, Qt.MouseButton.LeftButton)
+    qtbot.waitUntil(lambda: "other grey" in viewer.layers, timeout=TIMEOUT)
+    weights = [0.299, 0.587, 0.114]
+    np.testing.assert_allclose(viewer.layers["one grey"].data, pixels @ weights, atol=1)
+    np.testing.assert_allclose(viewer.layers["other grey"].data, (255 - pixels) @ weights, atol=1)
+    assert [layer.name for layer in viewer.layers if "grey" in layer.name] == ["one grey", "other grey"]
+
+
+def test_a_grey_copy_that_fails_can_be_tried_again(
+    viewer: Any, qtbot: Any, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Broken:
+        shape, dtype, ndim = (32, 24, 3), np.dtype(np.uint8), 3
+
+        def __getitem__(self, key: object) -> np.ndarray:
+            raise OSError("the drive is gone")
+
+    layer = viewer.add_image(np.zeros((32, 24, 3), np.uint8), name="colour", rgb=True)
+    dock = _dock(viewer, model)
+    dock.image.box.value = layer
+    monkeypatch.setattr(segment_dock, "level0", lambda layer: Broken())
+    qtbot.mouseClick(dock.grey_button, Qt.MouseButton.LeftButton)
+    qtbot.waitUntil(lambda: "the drive is gone" in dock.panel.messages.text, timeout=TIMEOUT)
+    assert dock.grey_button.isEnabled()
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_alpha_is_left_out(tmp_path: Path, lazy: bool) -> None:
+    from napari_unet.gui.layers import describe, read_image
+    from napari_unet.gui.snapshot import own_file
+
+    pixels = np.random.default_rng(0).integers(0, 200, (32, 24, 4), np.uint8)
+    pixels[..., 3] = 255
+    path = tmp_path / "colour.png"
+    path.write_bytes(imagecodecs.png_encode(pixels))
+    with layer_source(path=str(path)):
+        layer = Image(dask.array.from_array(pixels) if lazy else pixels, rgb=True)
+    snapshot = read_image(layer)
+    assert snapshot.stack.shape == (1, 32, 24, 3) and "RGB" in describe(snapshot)
+    source = own_file(snapshot, lambda: False)
+    assert source is not None and source.path == str(path)
+    assert open_source(source).stack.shape == snapshot.stack.shape
+    layer.data = np.dstack([pixels[..., :3], pixels[..., 0]])
+    assert read_image(layer).stack.shape == (1, 32, 24, 3)
+
+
+def test_runs_are_kept_where_the_variable_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    for said, meant in (("", "napari-unet"), ("~/here", "here"), ("there", "there")):
+        monkeypatch.setenv("NAPARI_UNET_HOME", said)
+        assert snapshot.runs_home() == tmp_path / meant
+
+
+def test_a_chunk_is_read_once_for_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from napari_unet.data.axes import Stack
+
+    class Pages:
+        """An array that is stored in pages of a slice, as TIFF is."""
+
+        def __init__(self, pixels: np.ndarray) -> None:
+            self.pixels, self.shape, self.dtype, self.ndim = pixels, pixels.shape, pixels.dtype, pixels.ndim
+            self.chunks, self.reads = (1, *pixels.shape[1:]), 0
+
+        def __getitem__(self, key: Any) -> np.ndarray:
+            self.reads += 1
+            return self.pixels[key]
+
+    pages = Pages(np.random.default_rng(0).integers(0, 99, (2, 1100, 700), np.uint8))
+    image = snapshot.Snapshot(Stack(pages, "ZYX"), {}, "pixel", None)
+    source = snapshot.save_copy(image, tmp_path, lambda: False)
+    assert pages.reads == 2
+    np.testing.assert_array_equal(np.asarray(open_source(source).array[...]), pages.pixels)
+    monkeypatch.setattr(snapshot, "_PIECE", 512 * 1024)  # of what is too large, a part
+    snapshot.save_copy(image, tmp_path, lambda: False, number=1)
+    assert pages.reads == 2 + 2 * 3

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from napari_unet.files.lock import Lock
 from napari_unet.files.model import save_model_file
 from napari_unet.files.run import RunFolder
 from napari_unet.gui import results
+from napari_unet.gui import snapshot as snapshots
 from napari_unet.gui.client import WorkerClient
 from napari_unet.gui.dock import workers_of
 from napari_unet.gui.layers import read_labels
@@ -298,14 +301,18 @@ def test_of_a_plane_too_large_to_show_it_is_said_where_the_result_lies(
 def test_a_part_of_an_array_is_indexed_as_numpy_does() -> None:
     values = np.arange(240).reshape(2, 3, 5, 8)
     part = slice(1, 4), slice(2, 7)
-    for axis, whole in ((None, values[..., *part]), (1, values[:, None][..., *part])):
+    for axis, whole in (
+        (None, values[..., *part]),
+        (1, values[:, None][..., *part]),
+        (4, values[..., *part][..., None]),
+    ):
         view = Shown(values, axis, part)
         assert (view.shape, view.ndim, view.size) == (whole.shape, whole.ndim, whole.size)
         np.testing.assert_array_equal(np.asarray(view), whole)
         for key in (
             0,
             ...,
-            (..., 1),
+            (..., 0),
             (..., -1, slice(1, 3)),
             (0, ..., slice(0, 99), slice(3, 3)),
             (0,) * whole.ndim,
@@ -611,23 +618,50 @@ def _lock(run: Path) -> None:
     Lock(run / ".labels.zarr.lock").acquire()
 
 
+def _chunk(job: PredictJob) -> Path:
+    return min(Path(job.image.path).rglob("0/c/*/*/*"))
+
+
 def test_an_image_is_copied_once_for_all_runs(
-    viewer: Any, qtbot: Any, home: Path, model: Path, sent: list[PredictJob]
+    viewer: Any, qtbot: Any, model: Path, sent: list[PredictJob]
 ) -> None:
     dock = _dock(viewer, model)
     _click(qtbot, dock, dock.panel.start_button)
-    dock.form.write({"average": True})
+    viewer.layers["raw"].name = "renamed"
     _click(qtbot, dock, dock.panel.start_button)
-    viewer.layers["raw"].data[4, 7, 7] = 201
+    viewer.layers["renamed"].data[0, 7, 7] += 1
     _click(qtbot, dock, dock.panel.start_button)
-    first, second, third = (Path(job.image.path) for job in sent)
+    for job, name in zip(sent, ("raw", "renamed", "renamed"), strict=True):
+        assert Path(job.image.path) == Path(job.outputs[0].path).parent / "image" / f"{name}.zarr"
+    first, second, third = (_chunk(job).stat().st_ino for job in sent)
     assert first == second != third
-    runs = [Path(job.outputs[0].path).parent for job in sent]
-    assert [(run / "image").exists() for run in runs] == [True, False, True]
-    assert open_source(sent[2].image).array[4, 7, 7] == 201
-    next(third.rglob("0/c/*/*/*")).touch()  # somebody may have changed it
+    np.testing.assert_array_equal(
+        np.asarray(open_source(sent[2].image).array[...]), viewer.layers["renamed"].data
+    )
+    _chunk(sent[2]).touch()  # somebody may have changed it
     _click(qtbot, dock, dock.panel.start_button)
-    assert Path(sent[3].image.path).parent.parent == Path(sent[3].outputs[0].path).parent
+    assert _chunk(sent[3]).stat().st_ino != third
+    shutil.rmtree(Path(sent[0].image.path))
+    assert open_source(sent[1].image).array.shape == (5, 48, 40)
+
+
+def test_where_a_disk_knows_no_links_a_copy_is_copied(
+    viewer: Any, qtbot: Any, model: Path, sent: list[PredictJob], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    copy = shutil.copytree
+    monkeypatch.setattr(
+        snapshots.shutil,
+        "copytree",
+        lambda *args, **options: (monkeypatch.setattr(os, "link", refuse), copy(*args, **options))[1],
+    )
+    dock = _dock(viewer, model)
+    for _ in range(2):
+        _click(qtbot, dock, dock.panel.start_button)
+    first, second = (_chunk(job) for job in sent)
+    assert first.read_bytes() == second.read_bytes() and first.stat().st_ino != second.stat().st_ino
 
 
 @pytest.mark.parametrize(

@@ -297,7 +297,8 @@ def test_the_time_is_taken_with_what_the_memory_of_a_device_holds(
     window = ((0, 2), (0, 600), (0, 500))
     found = foresee(_MODEL, image((3, 600, 500), "ZYX"), FLOAT, ("labels",), window)
     assert (found.seconds is not None) == known
-    assert ("and a few seconds" in found.sentence) == known
+    assert ("GiB of memory and " in found.sentence) == known
+    assert (found.longer(60).seconds is not None) == known
 
 
 def test_an_estimate_says_memory_time_and_tiles() -> None:

@@ -181,7 +181,7 @@ def chunk_of(stack: Stack) -> tuple[int, int] | None:
 
 
 def has_idle_alpha(array: ArrayLike, axis: int = -1) -> bool:
-    """Tell whether the last of four samples of a colour says nothing, because it is the same everywhere.
+    """Tell whether there are four samples of a colour of which the last says nothing: it is the same everywhere.
 
     Parameters
     ----------

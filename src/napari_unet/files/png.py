@@ -118,4 +118,4 @@ def _without_alpha(pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
     samples = pixels.shape[2] if pixels.ndim == 3 else 1
     if samples in (1, 2) and pixels.ndim == 3:
         return pixels[..., 0]
-    return pixels[..., :3] if has_idle_alpha(pixels) else pixels
+    return pixels[..., :3] if samples == 4 and has_idle_alpha(pixels) else pixels

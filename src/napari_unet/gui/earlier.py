@@ -11,7 +11,14 @@ from pathlib import Path
 from napari_unet.data.axes import Stack
 from napari_unet.errors import FileError
 from napari_unet.files.run import RunFolder
-from napari_unet.gui.snapshot import Snapshot, equals_source, folders_of, own_file, save_copy
+from napari_unet.gui.snapshot import (
+    Snapshot,
+    equals_source,
+    folders_of,
+    link_copy,
+    own_file,
+    save_copy,
+)
 from napari_unet.jobs import ArraySource, PredictJob
 from napari_unet.pixel_size import chunks_of
 from napari_unet.targets import all_have, begun
@@ -19,7 +26,7 @@ from napari_unet.targets import all_have, begun
 __all__ = ["find_unfinished", "readable"]
 
 _RUNS = 50
-"""The newest runs, whose copies are compared."""
+"""The newest runs, whose copies of images are compared."""
 
 
 def find_unfinished(
@@ -75,8 +82,8 @@ def readable(
 ) -> ArraySource:
     """Make an image readable for another process.
 
-    Where its pixels equal those of the file it came from, that file; else a copy that an earlier run made of the same pixels;
-    else a new copy.
+    Where its pixels equal those of the file it came from, that file; else a copy in the run folder. Where an earlier run made one of the
+    same pixels, both have the same files, which take their place on the disk once.
 
     Parameters
     ----------
@@ -98,12 +105,15 @@ def readable(
     Stopped
         If `stop` said so.
     """
-    return own_file(image, stop) or _find_copy(image, home, stop) or save_copy(image, folder, stop, number)
+    if source := own_file(image, stop):
+        return source
+    if copy := _find_copy(image, home, stop):
+        return link_copy(image, folder, copy, number)
+    return save_copy(image, folder, stop, number)
 
 
-def _find_copy(image: Snapshot, home: Path, stop: Callable[[], bool]) -> ArraySource | None:
+def _find_copy(image: Snapshot, home: Path, stop: Callable[[], bool]) -> Path | None:
     """Return the copy of an image that an earlier run made, if nobody changed it since."""
-    home, compared = home.absolute(), set[str]()
     for folder in folders_of(home)[:_RUNS]:
         try:
             job = RunFolder(folder).read_job()
@@ -111,11 +121,12 @@ def _find_copy(image: Snapshot, home: Path, stop: Callable[[], bool]) -> ArraySo
             continue
         for source in (job.image,) if isinstance(job, PredictJob) else job.images:
             path = Path(source.path)
-            if source.path in compared or not path.is_relative_to(home) or not path.exists():
-                continue
-            compared.add(source.path)
-            if _is_older(path, RunFolder(folder).job_path) and equals_source(image, source, stop):
-                return ArraySource(path=source.path, axes=source.axes)
+            if (
+                path.is_relative_to(folder.absolute())
+                and equals_source(image, source, stop)
+                and _is_older(path, RunFolder(folder).job_path)
+            ):
+                return path
     return None
 
 

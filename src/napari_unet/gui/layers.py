@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from dask.base import is_dask_collection
 from napari.utils.transforms import Affine
 from numpy.typing import NDArray
 from pint import DimensionalityError
 
-from napari_unet.data.axes import Stack, guess_axes, has_idle_alpha
+from napari_unet.data.axes import Stack, guess_axes
 from napari_unet.data.instances import Window
 from napari_unet.errors import DataError
 from napari_unet.gui.snapshot import Snapshot
@@ -91,7 +92,7 @@ def axes_choices_beside(layer: Image, first: Stack) -> list[str]:
 def read_image(layer: Image, axes: str | None = None) -> Snapshot:
     """Take a snapshot of an image layer; pixels stay where they are.
 
-    An alpha that is the same everywhere is left out, as where the file is read without napari.
+    Of colours with alpha, the alpha is left out: it says how to draw, not what was seen.
 
     Parameters
     ----------
@@ -106,7 +107,7 @@ def read_image(layer: Image, axes: str | None = None) -> Snapshot:
         If it cannot be an image.
     """
     pixels = level0(layer)
-    if layer.rgb and isinstance(pixels, np.ndarray) and has_idle_alpha(pixels):
+    if layer.rgb and (isinstance(pixels, np.ndarray) or is_dask_collection(pixels)):
         pixels = pixels[..., :3]
     return _snapshot(layer, pixels, axes or axes_choices(layer)[0])
 
@@ -165,8 +166,7 @@ def _pixel_size(layer: Layer, axes: str) -> tuple[dict[str, float], str]:
 def describe(snapshot: Snapshot) -> str:
     """Say in a few words what an image is taken for, e.g. ``"20 slices, 512 x 512, 1 channel, uint8"``."""
     slices, height, width, channels = snapshot.stack.shape
-    colours = {3: "RGB", 4: "RGB with alpha"} if "S" in snapshot.stack.axes else {}
-    sort = colours.get(channels) or count(channels, "channel")
+    sort = "RGB" if "S" in snapshot.stack.axes and channels in (3, 4) else count(channels, "channel")
     parts = [f"{width} x {height} pixels", sort, str(np.dtype(snapshot.stack.array.dtype))]
     if snapshot.stack.slice_axes:
         parts.insert(0, count(slices, "slice"))

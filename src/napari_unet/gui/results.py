@@ -139,14 +139,14 @@ class Shown:
         missing = [slice(None)] * (self.ndim - sum(one is not Ellipsis for one in keys))
         at = next((i for i, one in enumerate(keys) if one is Ellipsis), len(keys))
         keys[at : at + 1] = missing
+        mine = keys.pop(self._axis) if self._axis is not None else None
         if self._part is not None:
             keys[-2:] = map(_within, keys[-2:], self._part)
+        pixels = np.asarray(self._array[tuple(keys)])
         if self._axis is None:
-            return np.asarray(self._array[tuple(keys)])
-        mine = keys.pop(self._axis)
+            return pixels
         before = sum(isinstance(one, slice) for one in keys[: self._axis])
-        pixels = np.expand_dims(np.asarray(self._array[tuple(keys)]), before)
-        return pixels[(slice(None),) * before + (mine,)]
+        return np.expand_dims(pixels, before)[(slice(None),) * before + (mine,)]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         """Read all of it."""

@@ -5,13 +5,13 @@ Runs beside the viewer and knows neither napari nor Qt.
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
-from os import environ
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ __all__ = [
     "Snapshot",
     "equals_source",
     "folders_of",
+    "link_copy",
     "make_folder",
     "own_file",
     "removed_unless_done",
@@ -40,6 +41,8 @@ __all__ = [
 ]
 
 _CHUNK = 512
+_PIECE = 2**29
+"""Pixels along a side of a copy's chunk, and bytes that are read at once."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +73,7 @@ class Snapshot:
 def runs_home() -> Path:
     """Return the folder in which runs are kept: NAPARI_UNET_HOME, or napari-unet in the home folder."""
     # Absolute, because earlier runs are known by where their results lie.
-    return Path(environ.get("NAPARI_UNET_HOME") or Path.home() / "napari-unet").expanduser().absolute()
+    return Path(os.environ.get("NAPARI_UNET_HOME") or Path.home() / "napari-unet").expanduser().absolute()
 
 
 def make_folder(home: Path, name: str) -> Path:
@@ -166,6 +169,43 @@ def save_copy(snapshot: Snapshot, folder: Path, stop: Callable[[], bool], number
     Stopped
         If `stop` said so.
     """
+    with _place_of(snapshot, folder, number) as path:
+        return _copy(snapshot, path, stop)
+
+
+def link_copy(snapshot: Snapshot, folder: Path, copy: Path, number: int = 0) -> ArraySource:
+    """Take over the copy that another run made of an image: its files get a second name, or are copied where that cannot be.
+
+    Parameters
+    ----------
+    snapshot, folder, number
+        As for `save_copy`.
+    copy : Path
+        Made by `save_copy`, of the same pixels.
+
+    Raises
+    ------
+    FileError
+        If it cannot be taken over.
+    """
+    with _place_of(snapshot, folder, number) as path:
+        try:
+            shutil.copytree(copy, path, copy_function=_link)
+        except OSError as error:
+            raise file_error(path, error) from error
+        return ArraySource(path=str(path), axes=_stored_axes(snapshot.stack)[0])
+
+
+def _link(old: str, new: str) -> None:
+    try:
+        os.link(old, new)
+    except OSError:  # another disk, or one that knows no second names
+        shutil.copy2(old, new)
+
+
+@contextmanager
+def _place_of(snapshot: Snapshot, folder: Path, number: int) -> Iterator[Path]:
+    """Make the folder of an image's copy, and remove it if the copy does not come to its end."""
     # In a folder of its own: a layer may be called "labels", and so is a result.
     place = folder / (f"image-{number}" if number else "image")
     try:
@@ -173,7 +213,7 @@ def save_copy(snapshot: Snapshot, folder: Path, stop: Callable[[], bool], number
     except OSError as error:
         raise file_error(place, error) from error
     with removed_unless_done(place):
-        return _copy(snapshot, place / f"{_tidy(snapshot.stack.name) or 'image'}.zarr", stop)
+        yield place / f"{_tidy(snapshot.stack.name) or 'image'}.zarr"
 
 
 def equals_source(snapshot: Snapshot, source: ArraySource, stop: Callable[[], bool]) -> bool:
@@ -306,11 +346,13 @@ def _create(snapshot: Snapshot, path: Path) -> tuple[Any, str]:
 
 def _copy(snapshot: Snapshot, path: Path, stop: Callable[[], bool]) -> ArraySource:
     stack = snapshot.stack
-    slices, height, width, _ = stack.shape
+    slices, height, width, channels = stack.shape
     sample = _sample(stack)
     target, axes = _create(snapshot, path)
-    # A chunk that is cut would be decoded again for each part.
+    # A chunk that is cut would be decoded again for each part; one of many channels may be too large to be read at once.
     rows, columns = (-(-side // _CHUNK) * _CHUNK for side in chunk_of(stack) or (1, 1))
+    fit = _PIECE // (columns * channels * stack.dtype.itemsize) // _CHUNK * _CHUNK
+    rows = min(rows, max(fit, _CHUNK))
     for n in range(slices):
         index = dict(zip(stack.slice_axes, np.unravel_index(n, stack.slice_shape or (1,)), strict=False))
         for top in range(0, height, rows):

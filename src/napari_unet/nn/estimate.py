@@ -57,8 +57,8 @@ class Estimate:
     written: float
 
     def longer(self, seconds: float) -> Estimate:
-        """Add time for what comes after the network."""
-        return replace(self, seconds=seconds + (self.seconds or 0.0))
+        """Add time for what comes after the network, if that of the network is known."""
+        return self if self.seconds is None else replace(self, seconds=self.seconds + seconds)
 
     @property
     def is_news(self) -> bool:

@@ -229,7 +229,7 @@ def _cluster(workers: int, scheduler: str | None) -> Iterator[Any]:
     except ImportError as error:
         raise BackendError(
             f"Dask is not installed ({error}), and several processes need it: "
-            f'install it with "{sys.executable} -m pip install "napari-unet[cluster]"".'
+            f'install it with "{sys.executable} -m pip install distributed".'
         ) from error
     if scheduler is not None:
         try:

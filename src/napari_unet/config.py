@@ -24,7 +24,11 @@ class UNetConfig(Settings):
     """
 
     ndim: int = Field(
-        2, ge=2, le=3, title="Dimensions", description="Spatial dimensions: 2 (slice by slice)."
+        2,
+        ge=2,
+        le=3,
+        title="Dimensions",
+        description="Spatial dimensions: 2 (slice by slice); 3 is not built yet.",
     )
     channels: int = Field(
         1, ge=1, le=64, title="Channels", description="Channels of the image: 1 for grey, 3 for RGB."

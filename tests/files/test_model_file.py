@@ -648,7 +648,7 @@ def test_newer_file_names_both_versions(tmp_path: Path) -> None:
             read(path)
         assert str(caught.value) == (
             f"{path}: needs a napari-unet that reads model cards of version {SCHEMA + 1}, but this one reads up to version "
-            f"{SCHEMA}. Update it: pip install --upgrade napari-unet."
+            f"{SCHEMA}. Update napari-unet."
         )
 
 

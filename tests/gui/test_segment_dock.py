@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from napari.layers import Image
 from napari.layers._source import layer_source
+from napari.plugins import menu_item_template
+from npe2 import PluginManifest
 from qtpy.QtCore import Qt
 
 from napari_unet.files.image import open_source
@@ -301,7 +303,10 @@ def test_offer_model_opens_or_finds_the_dock(viewer: Any, qtbot: Any, model: Pat
     offer_model(model)
     dock = find_segment_dock(viewer)
     assert dock is not None and dock.model.path == model
-    assert "Segment (napari-unet)" in viewer.window.dock_widgets, "napari's menu would open another"
+    manifest = PluginManifest.from_file(Path(__file__).parents[2] / "napari.yaml")
+    (name,) = [w.display_name for w in manifest.contributions.widgets if w.command == "napari-unet.segment"]
+    by_menu = menu_item_template.format(manifest.display_name, name)
+    assert by_menu in viewer.window.dock_widgets, "napari's menu would open another"
     offer_model(str(model))
     assert find_segment_dock(viewer) is dock
     assert dock.model.box.choices.count(model) == 1

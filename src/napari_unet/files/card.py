@@ -180,7 +180,7 @@ def _usage(spec: ModelSpec, file_name: str) -> str:
     shape = {"YX": "(Y, X)", "YXC": "(Y, X, C)", "YXS": "(Y, X, 3)"}[spec.axes]
     return (
         "## How to use it\n\n"
-        "In napari: install the plugin (`pip install napari-unet`), open Layers > Segment > U-Net > Segment, "
+        "In napari, with the plugin napari-unet: open Layers > Segment > U-Net > Segment (U-Net), "
         f"choose `{name}` and an image layer, press Start. Dropping the file on the viewer works too.\n\n"
         "On the command line:\n\n"
         f'```sh\nnapari-unet predict "{name}" IMAGE.tif --out LABELS.ome.tif\n```\n\n'

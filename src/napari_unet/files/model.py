@@ -292,7 +292,7 @@ def _read_card(path: str | PathLike[str], archive: zipfile.ZipFile) -> tuple[Mod
         raise FileError(
             path,
             f"needs a napari-unet that reads model cards of version {min(reader, 10**9)}, but this one reads up to version "
-            f"{SCHEMA}. Update it: pip install --upgrade napari-unet.",
+            f"{SCHEMA}. Update napari-unet.",
         )
     _check_counts(spec)
     version = spec.get("schema_version")

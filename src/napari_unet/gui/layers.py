@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from dask.base import is_dask_collection
 from napari.utils.transforms import Affine
 from numpy.typing import NDArray
 from pint import DimensionalityError
@@ -107,7 +106,7 @@ def read_image(layer: Image, axes: str | None = None) -> Snapshot:
         If it cannot be an image.
     """
     pixels = level0(layer)
-    if layer.rgb and (isinstance(pixels, np.ndarray) or is_dask_collection(pixels)):
+    if layer.rgb and (isinstance(pixels, np.ndarray) or hasattr(pixels, "dask")):
         pixels = pixels[..., :3]
     return _snapshot(layer, pixels, axes or axes_choices(layer)[0])
 

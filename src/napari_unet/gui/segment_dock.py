@@ -45,7 +45,7 @@ _ESTIMATE = "Say how much memory and time this takes. Nothing is written."
 _Grey = tuple[np.ndarray, str, dict[str, Any]]
 """Pixels, name and place of a grey copy."""
 
-_NAME = "Segment (napari-unet)"
+_NAME = "Segment (U-Net)"
 """What napari calls the dock where it is opened by the menu, which then finds this one and opens no second."""
 
 

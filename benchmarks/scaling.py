@@ -3,8 +3,7 @@
     python benchmarks/scaling.py [--filters 16] [--size 2048] [--slices 8] [--rounds 5] [--slices-meant 1000] [--size-meant 4096]
 
 Each worker is a process with one thread of TensorFlow, whatever the number of workers; image and result are zarr.
-The rounds are interleaved, the figures medians. Beside it, the same workers compute tiles with the network alone, which is the most
-that the cores allow: they share memory and cache. Then what a piece, a chunk, a task and a megapixel cost is measured, part by
+The rounds are interleaved, the figures medians. Then what a piece, a chunk, a task and a megapixel cost is measured, part by
 part, and plain arithmetic says what a large stack would take with up to 1,000 workers; its assumptions are printed with it.
 """
 
@@ -40,7 +39,6 @@ WORKERS = (1, 2)
 MANY = (1, 10, 100, 1000)
 PIECE = 20.0  # seconds, as napari_unet.handing_out means them to take
 TASKS = 500
-TILES = 15
 
 
 @dataclass(frozen=True)
@@ -82,16 +80,13 @@ def main() -> None:
             address[workers] = cluster.scheduler_address
         for workers in WORKERS:  # imports TensorFlow and traces the network
             _segment(folder, address[workers], options.tile)
-            _alone(folder, address[workers], workers, options.tile)
         found: dict[int, list[tuple[float, int]]] = {workers: [] for workers in WORKERS}
-        alone: dict[int, list[float]] = {workers: [] for workers in WORKERS}
         for _ in range(options.rounds):
             for workers in WORKERS:
                 found[workers].append(_segment(folder, address[workers], options.tile))
-                alone[workers].append(_alone(folder, address[workers], workers, options.tile))
         medians = {workers: statistics.median(t for t, _ in times) for workers, times in found.items()}
         chunks = found[1][0][1]
-        _print_speed_up(options, medians, {n: statistics.median(times) for n, times in alone.items()}, chunks)
+        _print_speed_up(options, medians, chunks)
         costs = Costs(
             medians[1] / chunks, _per_task(address[1]), _survey(stack), *_objects(folder, options.size)
         )
@@ -139,28 +134,6 @@ def _segment(folder: Path, scheduler: str, tile: float) -> tuple[float, int]:
     )
     run_on_cluster(job, notify, scheduler=scheduler)
     return times[TileDone] - times[Noted], total
-
-
-def _alone(folder: Path, scheduler: str, workers: int, tile: float) -> float:
-    """Seconds that a tile takes, for each of some workers that compute at the same time with the network alone."""
-    with Client(scheduler, set_as_default=False) as client:
-        addresses = list(client.scheduler_info(n_workers=-1)["workers"])
-        tasks = [
-            client.submit(_forward, str(folder / "model.unet"), tile, pure=False, workers=[address])
-            for address in addresses
-        ]
-        return max(client.gather(tasks)) / workers
-
-
-def _forward(model: str, tile: float) -> float:
-    """Compute some tiles in a worker; return the seconds of one."""
-    from napari_unet import load_model
-
-    side = int((1e6 * tile) ** 0.5) // 16 * 16
-    network = load_model(model).in_precision("float32")
-    pixels = np.random.default_rng(0).random((1, side, side, 1), np.float32)
-    network.probabilities(pixels)  # prepares it
-    return _median(lambda: network.probabilities(pixels), TILES)
 
 
 def _per_task(scheduler: str) -> float:
@@ -216,16 +189,14 @@ def _median(work: Callable[[], object], rounds: int) -> float:
     return statistics.median(seconds)
 
 
-def _print_speed_up(
-    options: argparse.Namespace, medians: dict[int, float], alone: dict[int, float], chunks: int
-) -> None:
+def _print_speed_up(options: argparse.Namespace, medians: dict[int, float], chunks: int) -> None:
     print(
         f"{options.slices} x {options.size} x {options.size}, {options.filters} filters, float32, {chunks} chunks, "
         f"one TensorFlow thread a worker, median of {options.rounds}\n"
     )
-    print(f"{'workers':>8} {'seconds':>9} {'speed-up':>9} {'of the network alone':>21}")
+    print(f"{'workers':>8} {'seconds':>9} {'speed-up':>9}")
     for workers, seconds in medians.items():
-        print(f"{workers:8} {seconds:9.2f} {medians[1] / seconds:9.2f} {alone[1] / alone[workers]:21.2f}")
+        print(f"{workers:8} {seconds:9.2f} {medians[1] / seconds:9.2f}")
 
 
 def _print_parts(folder: Path, stack: Stack, costs: Costs) -> None:

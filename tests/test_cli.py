@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +16,7 @@ from napari_unet.cli import main
 from napari_unet.config import PredictConfig, TrainConfig
 from napari_unet.events import Failed, Finished, StepDone, from_json
 from napari_unet.files.image import open_image
+from napari_unet.files.model import read_card
 from napari_unet.files.tiff import write_tiff
 from napari_unet.jobs import TrainJob, job_to_yaml
 
@@ -248,3 +252,22 @@ def test_shapes_that_differ_are_refused(capfd: pytest.CaptureFixture[str], tmp_p
     code, _, err = call(capfd, "evaluate", str(tmp_path / "a.tif"), str(tmp_path / "b.tif"))
     assert code == 2
     assert "a.tif has shape (4, 5), but its truth b.tif has (5, 5)" in err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C reaches a single process on POSIX alone")
+def test_ctrl_c_keeps_what_was_learned(tiny_job: TrainJob, tmp_path: Path) -> None:
+    long = tiny_job.replace(train=tiny_job.train.replace(steps=1_000_000))
+    (tmp_path / "job.yaml").write_text(job_to_yaml(long))
+    command = [sys.executable, "-m", "napari_unet.cli", "run", str(tmp_path / "job.yaml"), "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stderr is not None
+        events = []
+        for line in process.stdout:
+            events.append(from_json(line))
+            if isinstance(events[-1], StepDone) and events[-1].step == 3:
+                process.send_signal(signal.SIGINT)
+        said = process.stderr.read()
+    assert process.returncode == 0, said
+    assert "Stopping after this step; press Ctrl-C again to kill." in said
+    assert isinstance(events[-1], Finished) and events[-1].report.stopped
+    assert read_card(events[-1].report.outputs["model"]).training.steps >= 3

@@ -33,6 +33,8 @@ from napari_unet.spec import ClassInfo
 
 from .nn.segmenting import random_model
 
+pytestmark = pytest.mark.timeout(600)  # processes that import TensorFlow, beside other work
+
 SHAPE = (3, 90, 130)
 SMALL = PredictConfig(tile_megapixels=0.01, precision="float32")
 OBJECTS = SMALL.replace(threshold=0.5, seed_threshold=0.36, min_size=3, link_slices=True)
@@ -78,10 +80,14 @@ def dying(flags: Path) -> object:
 
             compute, write = pieces._compute, Writer.__call__
 
-            def compute_or_die(order, piece, *rest):  # type: ignore[no-untyped-def]
+            def compute_or_die(order, piece, threads, before, path, tell):  # type: ignore[no-untyped-def]
                 for chunk in piece.chunks:
                     die(chunk, "always")
-                return compute(order, piece, *rest)
+                seconds = compute(order, piece, threads, before, path, tell)
+                died = [each.megapixels for each in before if not each.ended]
+                if died:
+                    (flags / "megapixels").write_text(f"{died[-1]} {pieces._read(path).megapixels}")
+                return seconds
 
             def write_or_die(self, work, answers):  # type: ignore[no-untyped-def]
                 die(work.index, "once")
@@ -153,6 +159,11 @@ def moved(job: PredictJob, folder: Path) -> PredictJob:
 
 def said(events: list[Event], cls: type[Event]) -> list[str]:
     return [event.message for event in events if isinstance(event, cls)]
+
+
+def deaths(events: list[Event]) -> list[str]:
+    """What was said of workers that died; where none is left for long, that is said, too."""
+    return [message for message in said(events, Warned) if "died while it computed" in message]
 
 
 @pytest.mark.parametrize(
@@ -236,8 +247,8 @@ def test_a_worker_that_dies_loses_nothing(cluster: Cluster, files: Path, tmp_pat
     flag = cluster.die_at((1, 0, 1), "once")
     events = cluster.run(job)
     assert not flag.exists()
-    (warning,) = said(events, Warned)
-    assert warning.startswith("Worker tcp://127.0.0.1:") and "died while it computed" in warning
+    (warning,) = deaths(events)
+    assert warning.startswith("Worker tcp://127.0.0.1:")
     assert warning.endswith("with smaller tiles they are tried again.")
     total = next(event.total for event in events if isinstance(event, PredictStarted))
     assert max(event.done for event in events if isinstance(event, TileDone)) == total
@@ -246,6 +257,18 @@ def test_a_worker_that_dies_loses_nothing(cluster: Cluster, files: Path, tmp_pat
     run(moved(job, tmp_path / "alone"))
     found, wanted = (read(folder / "maps.zarr") for folder in (tmp_path, tmp_path / "alone"))
     np.testing.assert_allclose(found.astype(int), wanted.astype(int), rtol=0, atol=1)  # smaller tiles
+
+
+def test_after_a_death_tiles_are_half_as_large(cluster: Cluster, files: Path, tmp_path: Path) -> None:
+    image = np.random.default_rng(0).integers(0, 60_000, (400, 400)).astype(np.uint16)
+    write_tiff(tmp_path / "large.ome.tif", image, "YX")
+    job = job_of(
+        files, "two", SMALL.replace(tile_megapixels=0.1), ("probabilities", tmp_path / "maps.zarr")
+    ).replace(image=ArraySource(path=str(tmp_path / "large.ome.tif")))
+    cluster.die_at((0, 0), "once")
+    cluster.run(job)
+    died, now = map(float, (cluster.flags / "megapixels").read_text().split())
+    assert 0 < now <= died / 2 <= 0.05
 
 
 def test_a_piece_that_always_kills_is_left_out_after_three_tries(
@@ -262,7 +285,7 @@ def test_a_piece_that_always_kills_is_left_out_after_three_tries(
         "failed in 3 tries each, so 1 chunk of the result is missing: row 0, column 0 of slice 0." in message
     )
     assert message.endswith("All others are done and kept; the same job goes on with what is missing.")
-    warnings = said(events, Warned)
+    warnings = deaths(events)
     assert len(warnings) == 3 and warnings[-1].endswith("they are left out.")
     flag.unlink()
     started = next(event for event in cluster.run(job) if isinstance(event, PredictStarted))
@@ -313,7 +336,9 @@ def test_the_command_line_starts_workers_of_its_own_once_for_all_images(
     arguments = [str(files / "two.unet"), str(tmp_path / "in"), "--out", str(tmp_path / "out")]
     assert main(["predict", *arguments, "--workers", "1", "--json"]) == 0
     assert started == [1]
-    report = run(job_of(files, "two", PredictConfig(), ("labels", tmp_path / "alone.zarr")))
+    report = run(
+        job_of(files, "two", PredictConfig(precision="float32"), ("labels", tmp_path / "alone.zarr"))
+    )
     for name in ("a.ome.tif", "b.ome.tif"):
         np.testing.assert_array_equal(read(tmp_path / "out" / name), read(report.outputs["labels"]))
     assert main(["predict", *arguments, "--workers", "1", "--json"]) == 0

@@ -40,7 +40,9 @@ class StopAfter:
 
 def predict_job(model: Path, image: Path, **changes: object) -> PredictJob:
     """Loose thresholds, so that a barely trained model finds something."""
-    config = PredictConfig(tile_megapixels=0.01, threshold=0.6, seed_threshold=0.35, min_size=3)
+    config = PredictConfig(
+        tile_megapixels=0.01, threshold=0.6, seed_threshold=0.35, min_size=3, precision="float32"
+    )
     return PredictJob(
         **{"model": str(model), "image": ArraySource(path=str(image)), "config": config, **changes}
     )
@@ -133,7 +135,9 @@ def test_labels_made_anew_hold_nothing_where_nothing_was_computed(
     objects_file: Path, stack_file: Path, type_: str
 ) -> None:
     model, stack = load_model(objects_file), read(stack_file)
-    config = PredictConfig(threshold=0.6, seed_threshold=0.35, min_size=3, probability_type=type_)
+    config = PredictConfig(
+        threshold=0.6, seed_threshold=0.35, min_size=3, probability_type=type_, precision="float32"
+    )
     window = ((1, 2), (10, 50), (20, 70))
     found = predict(model, stack, config, output=("labels", "probabilities"), window=window)
     assert found["labels"].any()

@@ -16,6 +16,8 @@ from napari_unet.files.image import open_image
 from napari_unet.files.tiff import write_tiff
 from napari_unet.jobs import ArraySource, Output, PredictJob, TrainJob
 
+pytestmark = pytest.mark.timeout(600)  # processes that import TensorFlow, beside other work
+
 SIZE = (3, 256, 320)
 FAULTY = Path(__file__).with_name("dying_worker.py")
 

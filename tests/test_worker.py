@@ -18,6 +18,8 @@ from napari_unet.files.run import RunFolder
 from napari_unet.jobs import TrainJob
 from napari_unet.worker import COMMAND, run_in_worker
 
+pytestmark = pytest.mark.timeout(600)  # processes that import TensorFlow, beside other work
+
 LONG = 100_000  # steps of a training that only ends because somebody ends it
 
 
@@ -122,6 +124,7 @@ def test_end_of_stdin_means_stop_checkpoint_exit(worker: Worker, tiny_job: Train
     worker.run(tiny_job.replace(train=tiny_job.train.replace(steps=LONG)))
     worker.until(StepDone)
     worker.process.stdin.close()
+    worker.process.stdout.read()
     assert worker.process.wait(60) == 0
     with RunFolder(Path(tiny_job.out)) as folder:
         assert folder.load_checkpoint() is not None

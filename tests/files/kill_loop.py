@@ -92,6 +92,12 @@ def in_child(work: Callable[[], None]) -> int:
     return child
 
 
+def wait_for_a_half_written_file(folder: Path) -> None:
+    give_up = time.monotonic() + 20
+    while not any(folder.glob(".*.part")) and time.monotonic() < give_up:
+        time.sleep(0.001)
+
+
 def main(what: str, kills: int, seed: int, folder: Path) -> dict[str, int]:
     save, load = CASES[what]
     rng = random.Random(seed)
@@ -100,6 +106,7 @@ def main(what: str, kills: int, seed: int, folder: Path) -> dict[str, int]:
     seen = set()
     for _ in range(kills):
         child = in_child(lambda: save_for_ever(save, folder))
+        wait_for_a_half_written_file(folder)  # on a loaded machine the child may begin late
         time.sleep(rng.uniform(0, 0.05))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)

@@ -13,6 +13,8 @@ from napari_unet.config import PredictConfig, TrainConfig
 from napari_unet.gui.form import Form, advanced, field_widget
 from napari_unet.settings import Settings
 
+from .conftest import TIMEOUT
+
 
 def _all(qtbot: Any, cls: type[Settings]) -> Form:
     form = Form()
@@ -91,4 +93,4 @@ def test_advanced_is_folded(qtbot: Any) -> None:
     section.show()
     assert not section.isExpanded() and form.visibleRegion().isEmpty()
     section.expand(animate=False)
-    qtbot.waitUntil(lambda: not form.visibleRegion().isEmpty())
+    qtbot.waitUntil(lambda: not form.visibleRegion().isEmpty(), timeout=TIMEOUT)

@@ -11,7 +11,7 @@ from napari_unet.files.image import open_source
 from napari_unet.gui.train_dock import TrainDock
 from napari_unet.label_check import check_opened
 
-TIMEOUT = 20_000
+from .conftest import TIMEOUT
 
 
 def _dock(viewer: Any) -> TrainDock:

@@ -15,7 +15,7 @@ from napari_unet.gui.train_dock import TrainDock
 from napari_unet.jobs import TrainJob
 from napari_unet.spec import OBJECT_CLASSES, ClassInfo, ModelSpec, ObjectDecoding, TrainingRecord
 
-TIMEOUT = 20_000
+from .conftest import TIMEOUT
 
 CARD = ModelSpec(
     network=UNetConfig(filters=1, depth=1, classes=3),

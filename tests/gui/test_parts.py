@@ -27,6 +27,8 @@ from napari_unet.gui.plot import TrainingPlot
 from napari_unet.gui.progress import REDRAW_MS, Messages, Progress
 from napari_unet.words import count, listed, time_left
 
+from .conftest import TIMEOUT
+
 
 @pytest.mark.parametrize(
     ("seconds", "words"),
@@ -86,14 +88,14 @@ def test_the_plot_is_not_drawn_for_each_step(qtbot: Any, monkeypatch: pytest.Mon
     for step in range(100):
         plot.add_loss(step, 1.0)
     assert plot.losses == ([], [])  # nothing yet: the timer has not come round
-    qtbot.waitUntil(lambda: len(plot.losses[0]) == 100)
+    qtbot.waitUntil(lambda: len(plot.losses[0]) == 100, timeout=TIMEOUT)
 
 
 def test_progress_holds_large_numbers(qtbot: Any) -> None:
     progress = Progress()
     qtbot.addWidget(progress)
     progress.show_step(3 * 10**9, 4 * 10**9, "Tile", 200.0)
-    qtbot.waitUntil(lambda: progress.bar.value() == 750)
+    qtbot.waitUntil(lambda: progress.bar.value() == 750, timeout=TIMEOUT)
     assert progress.words.text() == "Tile 3,000,000,000 of 4,000,000,000 · about 3 minutes left"
 
 

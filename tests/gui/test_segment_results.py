@@ -32,7 +32,8 @@ from napari_unet.gui.segment_dock import SegmentDock
 from napari_unet.jobs import PredictJob
 from napari_unet.spec import OBJECT_CLASSES, ClassInfo, ModelSpec, ObjectDecoding, weight_shapes
 
-TIMEOUT = 20_000
+from .conftest import TIMEOUT
+
 AGAIN = "The system ended the worker; it is started again …"
 
 
@@ -536,28 +537,6 @@ def test_a_segmentation_whose_worker_is_ended_by_the_system_goes_on(
     viewer.window.remove_dock_widget("all")
 
 
-def test_a_stopped_segmentation_says_how_to_go_on(
-    viewer: Any, qtbot: Any, home: Path, model: Path, sent: list[PredictJob]
-) -> None:
-    viewer.add_image(np.zeros((60, 8, 8), np.uint8), name="long")
-    dock = _dock(viewer, model)
-    dock.image.box.value = viewer.layers["long"]
-    _tick(dock, "labels", "probabilities")
-    dock.panel.happened.connect(
-        lambda event: dock.panel.stop() if isinstance(event, PredictStarted) else None
-    )
-    _click(qtbot, dock, dock.panel.start_button)
-    (run,) = home.iterdir()
-    assert RunFolder(run).read_job() == sent[-1]
-    sentence = "To go on with it: press Start again, or napari-unet run"
-    assert dock.panel.messages.text.endswith(f"{sentence} {run / 'job.yaml'}")
-    dock.panel.happened.disconnect()
-    dock.image.box.value = viewer.layers["raw"]
-    _click(qtbot, dock, dock.panel.start_button)
-    _click(qtbot, dock, dock.label_rows.button)
-    assert dock.panel.messages.text.count(sentence) == 1, "what is done has nothing to go on with"
-
-
 GOES_ON = "An earlier segmentation of 'raw' with these settings was not finished: it goes on where it was."
 
 
@@ -577,6 +556,18 @@ def stopped(viewer: Any, qtbot: Any, fake: Any, model: Path) -> SegmentDock:
     dock.panel.happened.disconnect(halt)
     assert dock.panel.progress.words.text() == "Stopped."
     return dock
+
+
+def test_a_stopped_segmentation_says_how_to_go_on(
+    qtbot: Any, home: Path, sent: list[PredictJob], stopped: SegmentDock
+) -> None:
+    (run,) = home.iterdir()
+    assert RunFolder(run).read_job() == sent[-1]
+    sentence = "To go on with it: press Start again, or napari-unet run"
+    assert stopped.panel.messages.text.endswith(f"{sentence} {run / 'job.yaml'}")
+    _click(qtbot, stopped, stopped.panel.start_button)
+    _click(qtbot, stopped, stopped.label_rows.button)
+    assert stopped.panel.messages.text.count(sentence) == 1, "what is done has nothing to go on with"
 
 
 def test_start_goes_on_with_a_segmentation_that_was_stopped(

@@ -22,7 +22,7 @@ from napari_unet.gui import run_panel
 from napari_unet.gui.train_dock import TrainDock
 from napari_unet.jobs import TrainJob
 
-TIMEOUT = 20_000
+from .conftest import TIMEOUT
 
 
 def _dock(viewer: Any) -> TrainDock:
@@ -327,8 +327,7 @@ def test_a_dock_that_can_show_all_does_not_scroll(qtbot: Any, shown: TrainDock) 
     shown.plot.show()
     shown.parent().resize(430, 860)
     qtbot.waitUntil(lambda: shown.viewport().height() > 800, timeout=TIMEOUT)
-    qtbot.wait(100)
-    assert shown.verticalScrollBar().maximum() == 0
+    qtbot.waitUntil(lambda: shown.verticalScrollBar().maximum() == 0, timeout=TIMEOUT)
 
 
 def test_layers_at_another_place_are_warned_about(viewer: Any, qtbot: Any) -> None:

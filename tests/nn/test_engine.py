@@ -18,7 +18,7 @@ from napari_unet.data.tiling import Tile
 from napari_unet.data.turns import TURNS
 from napari_unet.errors import BackendError
 from napari_unet.events import Event, Noted, Warned
-from napari_unet.nn import backend, computing, engine
+from napari_unet.nn import backend, computing, engine, estimate
 from napari_unet.nn.engine import Engine, needed_halo
 from napari_unet.nn.model import UNetModel
 from napari_unet.nn.network import halo
@@ -301,7 +301,8 @@ def test_the_time_is_taken_with_what_the_memory_of_a_device_holds(
     assert (found.longer(60).seconds is not None) == known
 
 
-def test_an_estimate_says_memory_time_and_tiles() -> None:
+def test_an_estimate_says_memory_time_and_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(estimate, "_seconds", lambda *_: 0.01)  # so many tiles are less than ten seconds
     stack = image((3, 600, 500), "ZYX")
     found = foresee(
         _MODEL, stack, FLOAT.replace(tile_megapixels=0.1), ("labels",), ((0, 2), (0, 600), (0, 500))

@@ -24,8 +24,10 @@ HOW = ObjectDecoding()
 
 
 def as_network(stored: np.ndarray) -> np.ndarray:
-    """Probabilities (y, x, 3) of one slice stored as bytes (3, y, x)."""
-    return np.moveaxis(stored, 0, -1).astype(np.float32) / np.float32(255)
+    """Probabilities (y, x, 3) of one slice stored as bytes (3, y, x); where nothing is stored, of background."""
+    steps = np.moveaxis(stored, 0, -1).astype(np.float32)
+    steps[~steps.any(-1), 0] = 255
+    return steps / np.float32(255)
 
 
 def stack_of(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -7,6 +7,7 @@ from enum import Enum, auto
 
 from napari_unet.nn.model import UNetModel
 from napari_unet.nn.progress import Progress
+from napari_unet.words import count
 
 __all__ = ["MAX_FAULTS", "End", "TrainResult", "closing_words"]
 
@@ -85,7 +86,7 @@ def _head(end: End, progress: Progress) -> str:
     did = f"{progress.step:,} of {progress.steps:,} steps" if progress.steps else f"{progress.step:,} steps"
     match end:
         case End.DONE:
-            return f"Trained {progress.step:,} steps."
+            return f"Trained {count(progress.step, 'step')}."
         case End.STOPPED:
             return f"Stopped after {did}; the best model so far is kept."
         case End.SETTLED:

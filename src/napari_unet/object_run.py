@@ -140,14 +140,19 @@ def segment_objects(
 
 
 def countdown(before: int, total: int, notify: Notify) -> Callable[[int, int], None]:
-    """Make what tells of slices or chunks, of so many after others, that the rest takes as long as they did.
+    """Make a function that is called after each slice or chunk, and tells how long the rest takes at the pace so far.
 
     Parameters
     ----------
     before, total : int
-        Those done before now, and all.
+        How many were done before now, and how many there are.
     notify : callable
         Receives a `TileDone` for each.
+
+    Returns
+    -------
+    callable
+        Takes how many were done since now; what else it is given does not count.
     """
     begun = perf_counter()
 

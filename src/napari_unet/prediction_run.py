@@ -185,10 +185,10 @@ class _Run:
 
     def do(self, attempt: Attempt) -> tuple[list[Target], bool]:
         """Write the outputs; return them, and True if stopped before the end."""
-        from napari_unet.nn.inputs import check_channels, check_dropout
-
         if self.job.given == "probabilities":
             return self._relabel()
+        from napari_unet.nn.inputs import check_channels, check_dropout
+
         # Before anything is made: what is refused leaves nothing behind.
         check_channels(self.spec, self.image.stack)
         if any(output.kind == "uncertainty" for output in self.job.outputs):

@@ -127,7 +127,7 @@ def _one(task: dict[str, Any]) -> None:
 
     begun = time.perf_counter()
     find_objects(
-        probabilities, labels, ObjectDecoding(min_size=5), slice_axes="Z", link=task["link"], chunk=chunk,
+        probabilities, labels, ObjectDecoding(min_size=5, neck_depth=1.5, min_confidence=0.8), slice_axes="Z", link=task["link"], chunk=chunk,
         blocks=Blocks(side=side, limit=limit), scratch=scratch,
     )  # fmt: skip
     seconds = time.perf_counter() - begun

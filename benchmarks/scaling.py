@@ -173,7 +173,7 @@ def _objects(folder: Path, size: int) -> tuple[float, float]:
 
     start = time.perf_counter()
     find_objects(
-        maps, labels, ObjectDecoding(), chunk=labels.chunks, blocks=Blocks(side=max(64, size // 2)),
+        maps, labels, ObjectDecoding(neck_depth=1.5), chunk=labels.chunks, blocks=Blocks(side=max(64, size // 2)),
         scratch=lambda shape, dtype: create_scratch(folder / "scratch", shape, dtype), run_all=run_all,
     )  # fmt: skip
     whole = time.perf_counter() - start

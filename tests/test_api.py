@@ -17,31 +17,9 @@ from napari_unet.files.image import open_image
 from napari_unet.files.model import read_card
 from napari_unet.files.run import RunFolder
 from napari_unet.files.tiff import write_tiff
-from napari_unet.jobs import ArraySource, Output, PredictJob, TrainJob
+from napari_unet.jobs import ArraySource, TrainJob
 
-
-class StopAfter:
-    """Ask a run to stop once it has told so many events of a class."""
-
-    def __init__(self, cls: type[Event], count: int) -> None:
-        self.cls, self.left, self.events = cls, count, []
-
-    def notify(self, event: Event) -> None:
-        self.events.append(event)
-        self.left -= isinstance(event, self.cls)
-
-    def stop(self) -> bool:
-        return self.left <= 0
-
-
-def predict_job(model: Path, image: Path, *outputs: Path, **changes: object) -> PredictJob:
-    kinds = ("labels", "probabilities")
-    return PredictJob(
-        model=str(model),
-        image=ArraySource(path=str(image)),
-        outputs=tuple(Output(kind=kind, path=str(path)) for kind, path in zip(kinds, outputs, strict=False)),
-        **{"config": PredictConfig(tile_megapixels=0.01), **changes},
-    )
+from .helpers import StopAfter, job_of, read
 
 
 def test_a_training_leaves_all_that_the_run_folder_promises(tiny_job: TrainJob) -> None:
@@ -53,9 +31,10 @@ def test_a_training_leaves_all_that_the_run_folder_promises(tiny_job: TrainJob) 
     assert {"job.yaml", "history.jsonl", "checkpoint.npz", "model.unet", "log.txt"} <= {
         path.name for path in folder.path.iterdir()
     }
-    assert [record["step"] for record in folder.read_history() if record["event"] == "StepDone"] == list(
-        range(1, 13)
-    )
+    history = folder.read_history()
+    assert [record["step"] for record in history if record["event"] == "StepDone"] == list(range(1, 13))
+    told = [event.score for event in events if isinstance(event, Validated)]
+    assert [record["score"] for record in history if record["event"] == "Validated"] == told
     assert [event.run for event in events if isinstance(event, TrainStarted)] == [str(folder.path)]
     card = read_card(folder.model_path)
     assert card.pixel_size == (0.5, 0.5)
@@ -127,7 +106,7 @@ def test_a_stopped_training_goes_on_to_the_same_weights(tiny_job: TrainJob, tmp_
 
 
 def test_a_run_folder_with_another_job_is_refused(tiny_job: TrainJob) -> None:
-    run(tiny_job)
+    RunFolder(tiny_job.out).create(tiny_job).close()
     with pytest.raises(FileError, match="holds another run"):
         run(tiny_job.replace(train=tiny_job.train.replace(seed=5)))
 
@@ -145,7 +124,7 @@ def test_a_stack_is_segmented_with_values_scale_and_unit_kept(
     model_file: Path, stack_file: Path, tmp_path: Path
 ) -> None:
     labels, probabilities = tmp_path / "labels.ome.tif", tmp_path / "probabilities.zarr"
-    report = run(predict_job(model_file, stack_file, labels, probabilities))
+    report = run(job_of(model_file, stack_file, labels=labels, probabilities=probabilities))
     assert report.outputs == {"labels": str(labels), "probabilities": str(probabilities)}
     for path in (labels, probabilities):
         image = open_image(path)
@@ -153,9 +132,10 @@ def test_a_stack_is_segmented_with_values_scale_and_unit_kept(
         assert image.array.shape == (3, 70, 90)
         assert image.pixel_size == {"Z": 2.0, "Y": 0.5, "X": 0.25}
         assert image.unit == "micrometer"
-    assert set(np.unique(open_image(labels).array[...])) <= {0, 7}
-    direct = predict(load_model(model_file), open_image(stack_file).array, output="probabilities")
-    assert np.array_equal(np.asarray(open_image(probabilities).array[...]), direct)
+    assert set(np.unique(read(labels))) <= {0, 7}
+    whole = PredictConfig(precision="float32")
+    direct = predict(load_model(model_file), read(stack_file), whole, output="probabilities")
+    assert np.array_equal(read(probabilities), direct)
     assert not list(tmp_path.glob(".*")), "scratch files are gone"
 
 
@@ -163,8 +143,8 @@ def test_a_stack_is_segmented_with_values_scale_and_unit_kept(
 def test_a_stopped_segmentation_goes_on_without_computing_twice(
     model_file: Path, stack_file: Path, tmp_path: Path, name: str
 ) -> None:
-    run(predict_job(model_file, stack_file, tmp_path / f"whole-{name}"))
-    job = predict_job(model_file, stack_file, tmp_path / name)
+    run(job_of(model_file, stack_file, labels=tmp_path / f"whole-{name}"))
+    job = job_of(model_file, stack_file, labels=tmp_path / name)
     first = StopAfter(TileDone, 2)
     assert run(job, first.notify, first.stop).stopped
     second: list[Event] = []
@@ -172,17 +152,14 @@ def test_a_stopped_segmentation_goes_on_without_computing_twice(
     started = next(event for event in second if isinstance(event, PredictStarted))
     assert started.done == 2
     assert sum(isinstance(event, TileDone) for event in second) == started.total - 2
-    assert np.array_equal(
-        np.asarray(open_image(tmp_path / name).array[...]),
-        np.asarray(open_image(tmp_path / f"whole-{name}").array[...]),
-    )
+    assert np.array_equal(read(tmp_path / name), read(tmp_path / f"whole-{name}"))
 
 
 def test_another_result_is_only_replaced_when_asked(
     model_file: Path, stack_file: Path, tmp_path: Path
 ) -> None:
     for name in ("result.zarr", "result.ome.tif"):
-        job = predict_job(model_file, stack_file, tmp_path / name)
+        job = job_of(model_file, stack_file, labels=tmp_path / name)
         run(job)
         other = job.replace(config=job.config.replace(threshold=0.9))
         with pytest.raises(FileError, match="exists already"):
@@ -193,23 +170,23 @@ def test_another_result_is_only_replaced_when_asked(
 def test_a_window_leaves_the_rest_at_zero_and_must_lie_inside(
     model_file: Path, stack_file: Path, tmp_path: Path
 ) -> None:
-    job = predict_job(model_file, stack_file, tmp_path / "result.zarr")
+    job = job_of(model_file, stack_file, labels=tmp_path / "result.zarr")
     config = job.config.replace(threshold=0.0)  # every pixel computed counts
     window = ((1, 2), (10, 41), (5, 60))
     run(job.replace(window=window, config=config))
     inside = np.zeros((3, 70, 90), bool)
     inside[1:2, 10:41, 5:60] = True
-    assert np.array_equal(np.asarray(open_image(tmp_path / "result.zarr").array[...]) == 7, inside)
-    outside = predict_job(model_file, stack_file, tmp_path / "other.zarr", window=((0, 1), (0, 71), (0, 5)))
+    assert np.array_equal(read(tmp_path / "result.zarr") == 7, inside)
+    other = job_of(model_file, stack_file, labels=tmp_path / "other.zarr")
     with pytest.raises(DataError, match="ends at 71 along y, but image 'stack' has 70 there"):
-        run(outside)
+        run(other.replace(window=((0, 1), (0, 71), (0, 5))))
     assert not (tmp_path / "other.zarr").exists()
 
 
 def test_other_channels_than_the_model_reads_are_refused(model_file: Path, tmp_path: Path) -> None:
     write_tiff(tmp_path / "rgb.ome.tif", np.zeros((40, 40, 3), np.uint8), "YXS")
     with pytest.raises(DataError, match="reads 1 channel, but image 'rgb' has 3"):
-        run(predict_job(model_file, tmp_path / "rgb.ome.tif", tmp_path / "result.zarr"))
+        run(job_of(model_file, tmp_path / "rgb.ome.tif", labels=tmp_path / "result.zarr"))
 
 
 def test_a_target_that_cannot_be_written_is_refused_before_computing(
@@ -217,7 +194,7 @@ def test_a_target_that_cannot_be_written_is_refused_before_computing(
 ) -> None:
     events: list[Event] = []
     with pytest.raises(FileError):
-        run(predict_job(model_file, stack_file, Path("/proc/result.ome.tif")), events.append)
+        run(job_of(model_file, stack_file, labels=Path("/proc/result.ome.tif")), events.append)
     assert events == []
 
 
@@ -247,11 +224,3 @@ def test_a_run_folder_can_be_moved_and_replayed(tiny_job: TrainJob, tmp_path: Pa
     shutil.move(tiny_job.out, moved)
     report = run(tiny_job.replace(out=str(moved)))
     assert report.metrics["steps"] == 12
-
-
-def test_history_holds_the_measured_quality(tiny_job: TrainJob) -> None:
-    events: list[Event] = []
-    run(tiny_job, events.append)
-    told = [event.score for event in events if isinstance(event, Validated)]
-    kept = [r["score"] for r in RunFolder(tiny_job.out).read_history() if r["event"] == "Validated"]
-    assert kept == told

@@ -174,15 +174,13 @@ def test_train_predict_evaluate_info(
 
 
 def test_several_images_go_into_a_folder_by_name(
-    capfd: pytest.CaptureFixture[str], tiny_job: TrainJob, tmp_path: Path
+    capfd: pytest.CaptureFixture[str], model_file: Path, tmp_path: Path
 ) -> None:
-    (tmp_path / "job.yaml").write_text(job_to_yaml(tiny_job))
-    assert call(capfd, "run", str(tmp_path / "job.yaml"))[0] == 0
     (tmp_path / "in").mkdir()
     for name in ("a.tif", "b.tif"):
         write_tiff(tmp_path / "in" / name, np.ones((20, 30), np.uint8), "YX")
     code, _, err = call(
-        capfd, "predict", f"{tiny_job.out}/model.unet", str(tmp_path / "in"), "--out", str(tmp_path / "out")
+        capfd, "predict", str(model_file), str(tmp_path / "in"), "--out", str(tmp_path / "out")
     )
     assert code == 0, err
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.ome.tif", "b.ome.tif"]

@@ -1,7 +1,7 @@
 """A segmentation on a cluster is the same as on one computer, and survives its workers.
 
 One cluster of two workers serves most tests. A file in `flags` named after a chunk makes the worker die that comes
-to it: "once" in the middle of its piece, "always" as it begins.
+to it: "once" in the middle of its piece, "always" as it begins; one named "order" as soon as it gets an order.
 """
 
 from __future__ import annotations
@@ -9,35 +9,39 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
 import napari_unet.cluster
+import napari_unet.handing_out
 from napari_unet import run, run_on_cluster, save_model
 from napari_unet.cli import main
 from napari_unet.config import PredictConfig
-from napari_unet.errors import BackendError, ConfigError, ModelError
+from napari_unet.errors import BackendError, ConfigError, DataError, ModelError
 from napari_unet.events import Event, Noted, PredictStarted, TileDone, Warned
-from napari_unet.files.image import open_image
 from napari_unet.files.results import create_scratch
 from napari_unet.files.tiff import write_tiff
 from napari_unet.handing_out import Workers
-from napari_unet.jobs import ArraySource, Output, PredictJob
+from napari_unet.jobs import ArraySource, PredictJob
 from napari_unet.nn.model import UNetModel
 from napari_unet.object_run import scratch_in
+from napari_unet.pieces import Piece
 from napari_unet.spec import ClassInfo
 
+from .helpers import TILES, job_of, read
 from .nn.segmenting import random_model
 
 pytestmark = pytest.mark.timeout(600)  # processes that import TensorFlow, beside other work
 
 SHAPE = (3, 90, 130)
-SMALL = PredictConfig(tile_megapixels=0.01, precision="float32")
-OBJECTS = SMALL.replace(threshold=0.5, seed_threshold=0.36, min_size=3, link_slices=True)
+OBJECTS = TILES.replace(threshold=0.5, seed_threshold=0.36, min_size=3, link_slices=True)
 WINDOW = ((1, 3), (20, 71), (5, 100))
 
 
@@ -45,8 +49,12 @@ WINDOW = ((1, 3), (20, 71), (5, 100))
 class Cluster:
     """A cluster as somebody else would have started it."""
 
-    scheduler: str
+    local: Any
     flags: Path
+
+    @property
+    def scheduler(self) -> str:
+        return str(self.local.scheduler_address)
 
     def run(self, job: PredictJob, **options: object) -> list[Event]:
         events: list[Event] = []
@@ -83,11 +91,11 @@ def dying(flags: Path) -> object:
             def compute_or_die(order, piece, threads, before, path, tell):  # type: ignore[no-untyped-def]
                 for chunk in piece.chunks:
                     die(chunk, "always")
-                seconds = compute(order, piece, threads, before, path, tell)
+                pace = compute(order, piece, threads, before, path, tell)
                 died = [each.megapixels for each in before if not each.ended]
                 if died:
                     (flags / "megapixels").write_text(f"{died[-1]} {pieces._read(path).megapixels}")
-                return seconds
+                return pace
 
             def write_or_die(self, work, answers):  # type: ignore[no-untyped-def]
                 die(work.index, "once")
@@ -98,21 +106,54 @@ def dying(flags: Path) -> object:
     return Dying()
 
 
+def dying_of_orders(flags: Path) -> object:
+    """A plugin that makes workers die as they unpickle an order."""
+    from distributed import WorkerPlugin
+
+    class DyingOfOrders(WorkerPlugin):
+        name = "dying of orders"
+
+        def setup(self, worker: object) -> None:
+            from napari_unet.pieces import Order
+
+            def fill_or_die(order, state):  # type: ignore[no-untyped-def]
+                if (flags / "order").exists():
+                    os._exit(1)
+                vars(order).update(state)
+
+            Order.__setstate__ = fill_or_die
+
+    return DyingOfOrders()
+
+
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    from dask import config
     from distributed import Client, LocalCluster
 
     flags = tmp_path_factory.mktemp("flags")
-    with LocalCluster(
-        n_workers=2,
-        threads_per_worker=1,
-        scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"},
-        memory_limit="4GB",
-        silence_logs=60,
-    ) as local:
+    with (
+        config.set(napari_unet.cluster._SETTINGS),  # workers that die again and again are replaced each time
+        LocalCluster(
+            n_workers=2,
+            threads_per_worker=1,
+            scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"},
+            memory_limit="4GB",
+            silence_logs=60,
+        ) as local,
+    ):
         with Client(local, set_as_default=False) as client:
             client.register_plugin(dying(flags))
-        yield Cluster(local.scheduler_address, flags)
+            client.register_plugin(dying_of_orders(flags))
+        yield Cluster(local, flags)
+
+
+@pytest.fixture(autouse=True)
+def workers_live_again(cluster: Cluster) -> Iterator[None]:
+    """Leave no flag for the next test, whatever became of this one."""
+    yield
+    for flag in cluster.flags.iterdir():
+        flag.unlink()
 
 
 @pytest.fixture(scope="module")
@@ -133,22 +174,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def job_of(
-    files: Path, model: str, config: PredictConfig, *outputs: tuple[str, Path], **more: object
-) -> PredictJob:
-    return PredictJob(
-        **{
-            "model": str(files / f"{model}.unet"),
-            "image": ArraySource(path=str(files / "image.ome.tif")),
-            "outputs": tuple(Output(kind=kind, path=str(path)) for kind, path in outputs),
-            "config": config,
-            **more,
-        }
-    )
-
-
-def read(path: str | Path) -> np.ndarray:
-    return np.asarray(open_image(path).array[...])
+def job_with(files: Path, model: str, config: PredictConfig, **outputs: Path) -> PredictJob:
+    return job_of(files / f"{model}.unet", files / "image.ome.tif", config, **outputs)
 
 
 def moved(job: PredictJob, folder: Path) -> PredictJob:
@@ -169,13 +196,12 @@ def deaths(events: list[Event]) -> list[str]:
 @pytest.mark.parametrize(
     ("model", "config", "kinds", "ending", "window"),
     [
-        ("two", SMALL, ["labels", "probabilities"], "zarr", None),
-        ("two", SMALL, ["labels", "uncertainty"], "ome.tif", WINDOW),
-        ("three", SMALL, ["labels", "probabilities"], "zarr", WINDOW),
-        ("three", SMALL.replace(probability_type="float32"), ["probabilities"], "ome.tif", None),
+        ("two", TILES, ["labels", "probabilities"], "zarr", None),
+        ("two", TILES, ["labels", "uncertainty"], "ome.tif", WINDOW),
+        ("three", TILES.replace(probability_type="float32"), ["labels", "probabilities"], "ome.tif", WINDOW),
         ("objects", OBJECTS, ["labels"], "ome.tif", None),
         ("objects", OBJECTS.replace(link_slices=False), ["labels", "probabilities"], "zarr", WINDOW),
-        ("sized", SMALL.replace(pixel_size="model"), ["labels", "entropy"], "zarr", None),
+        ("sized", TILES.replace(pixel_size="model"), ["labels", "entropy"], "zarr", None),
     ],
 )
 def test_the_result_is_that_of_one_process(
@@ -188,12 +214,12 @@ def test_the_result_is_that_of_one_process(
     ending: str,
     window: object,
 ) -> None:
-    outputs = [(kind, tmp_path / f"{kind}.{ending}") for kind in kinds]
-    job = job_of(files, model, config, *outputs, window=window)
+    outputs = {kind: tmp_path / f"{kind}.{ending}" for kind in kinds}
+    job = job_with(files, model, config, **outputs).replace(window=window)
     (tmp_path / "alone").mkdir()
     alone = run(moved(job, tmp_path / "alone"))
     events = cluster.run(job)
-    for kind, path in outputs:
+    for kind, path in outputs.items():
         found, wanted = read(path), read(alone.outputs[kind])
         assert found.dtype == wanted.dtype and wanted.any()
         if found.dtype.kind == "f":
@@ -214,7 +240,7 @@ def test_the_result_is_that_of_one_process(
 
 
 def test_either_goes_on_with_what_the_other_did(cluster: Cluster, files: Path, tmp_path: Path) -> None:
-    job = job_of(files, "two", SMALL, ("labels", tmp_path / "labels.zarr"))
+    job = job_with(files, "two", TILES, labels=tmp_path / "labels.zarr")
     asked: list[Event] = []
     first = run(job, asked.append, lambda: any(isinstance(event, TileDone) for event in asked))
     assert first.stopped
@@ -242,14 +268,22 @@ def test_either_goes_on_with_what_the_other_did(cluster: Cluster, files: Path, t
     assert [event.done for event in again] == [rest[0].total]
 
 
-def test_a_worker_that_dies_loses_nothing(cluster: Cluster, files: Path, tmp_path: Path) -> None:
-    job = job_of(files, "two", SMALL, ("probabilities", tmp_path / "maps.zarr"))
-    flag = cluster.die_at((1, 0, 1), "once")
+def test_a_worker_that_dies_loses_nothing_and_tiles_are_then_half_as_large(
+    cluster: Cluster, files: Path, tmp_path: Path
+) -> None:
+    image = np.random.default_rng(0).integers(0, 60_000, (2, 400, 400)).astype(np.uint16)
+    write_tiff(tmp_path / "large.ome.tif", image, "ZYX")
+    job = job_with(
+        files, "two", TILES.replace(tile_megapixels=0.1), probabilities=tmp_path / "maps.zarr"
+    ).replace(image=ArraySource(path=str(tmp_path / "large.ome.tif")))
+    flag = cluster.die_at((1, 0, 0), "once")
     events = cluster.run(job)
     assert not flag.exists()
     (warning,) = deaths(events)
     assert warning.startswith("Worker tcp://127.0.0.1:")
     assert warning.endswith("with smaller tiles they are tried again.")
+    died, now = map(float, (cluster.flags / "megapixels").read_text().split())
+    assert 0 < now <= died / 2 <= 0.05
     total = next(event.total for event in events if isinstance(event, PredictStarted))
     assert max(event.done for event in events if isinstance(event, TileDone)) == total
     assert sum(path.is_file() for path in (tmp_path / "maps.zarr" / "0" / "c").rglob("*")) == total
@@ -259,22 +293,53 @@ def test_a_worker_that_dies_loses_nothing(cluster: Cluster, files: Path, tmp_pat
     np.testing.assert_allclose(found.astype(int), wanted.astype(int), rtol=0, atol=1)  # smaller tiles
 
 
-def test_after_a_death_tiles_are_half_as_large(cluster: Cluster, files: Path, tmp_path: Path) -> None:
-    image = np.random.default_rng(0).integers(0, 60_000, (400, 400)).astype(np.uint16)
-    write_tiff(tmp_path / "large.ome.tif", image, "YX")
-    job = job_of(
-        files, "two", SMALL.replace(tile_megapixels=0.1), ("probabilities", tmp_path / "maps.zarr")
-    ).replace(image=ArraySource(path=str(tmp_path / "large.ome.tif")))
-    cluster.die_at((0, 0), "once")
-    cluster.run(job)
-    died, now = map(float, (cluster.flags / "megapixels").read_text().split())
-    assert 0 < now <= died / 2 <= 0.05
+def test_an_answer_that_died_with_its_worker_is_not_waited_for(
+    cluster: Cluster, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both workers die after the first piece is computed and before anybody asked what became of it."""
+    take_in = napari_unet.handing_out._Dealer._take_in
+    forgotten: list[str] = []
+
+    def kill_first(self: Any, out: Any, future: Any) -> None:
+        if not forgotten:
+            assert future.status == "finished"
+            self._client.run(os._exit, 1, on_error="ignore")
+            while future.status == "finished":
+                time.sleep(0.01)
+            forgotten.append(future.status)
+        take_in(self, out, future)
+
+    monkeypatch.setattr(napari_unet.handing_out._Dealer, "_take_in", kill_first)
+    job = job_with(files, "two", TILES, labels=tmp_path / "labels.zarr")
+    events = cluster.run(job)
+    assert forgotten == ["lost"]
+    done = [event for event in events if isinstance(event, TileDone)]
+    assert done[0].done == 1 and done[-1].done == done[-1].total
+    (tmp_path / "alone").mkdir()
+    run(moved(job, tmp_path / "alone"))
+    np.testing.assert_array_equal(read(tmp_path / "labels.zarr"), read(tmp_path / "alone" / "labels.zarr"))
+
+
+def test_a_piece_whose_chunks_are_all_there_did_not_fail(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its last worker wrote them and died before it could say so, and three tries are used up."""
+    monkeypatch.setattr(napari_unet.handing_out, "all_have", lambda outputs, chunk: True)
+    piece = Piece(1, ((0, 0, 0), (0, 0, 1)))
+    order: Any = SimpleNamespace(tries=tmp_path, outputs={})
+    events: list[Event] = []
+    dealer = napari_unet.handing_out._Dealer(
+        None, SimpleNamespace(), order, piece.chunks, 0, events.append, bool
+    )
+    dealer._take_in_failed(napari_unet.handing_out._Out(piece, failed=2), BackendError("its workers died"))
+    assert [(event.done, event.total) for event in events if isinstance(event, TileDone)] == [(2, 2)]
+    assert dealer._failed == []
 
 
 def test_a_piece_that_always_kills_is_left_out_after_three_tries(
     cluster: Cluster, files: Path, tmp_path: Path
 ) -> None:
-    job = job_of(files, "two", SMALL, ("labels", tmp_path / "labels.zarr"))
+    job = job_with(files, "two", TILES, labels=tmp_path / "labels.zarr")
     flag = cluster.die_at((0, 0, 0), "always")
     events: list[Event] = []
     with pytest.raises(BackendError) as caught:
@@ -295,7 +360,7 @@ def test_a_piece_that_always_kills_is_left_out_after_three_tries(
 def test_a_damaged_place_of_the_image_is_named(cluster: Cluster, files: Path, tmp_path: Path) -> None:
     source = create_scratch(tmp_path / "image.zarr", (2, 90, 130), np.uint8)
     source[...] = np.random.default_rng(0).integers(0, 255, source.shape)
-    job = job_of(files, "two", SMALL, ("labels", tmp_path / "labels.zarr")).replace(
+    job = job_with(files, "two", TILES, labels=tmp_path / "labels.zarr").replace(
         image=ArraySource(path=str(tmp_path / "image.zarr"), axes="ZYX")
     )
     events: list[Event] = []
@@ -314,9 +379,57 @@ def test_a_damaged_place_of_the_image_is_named(cluster: Cluster, files: Path, tm
 def test_what_another_try_would_meet_again_ends_the_run(
     cluster: Cluster, files: Path, tmp_path: Path
 ) -> None:
-    job = job_of(files, "two", SMALL.replace(normalize="model"), ("labels", tmp_path / "labels.zarr"))
+    job = job_with(files, "two", TILES.replace(normalize="model"), labels=tmp_path / "labels.zarr")
     with pytest.raises(ModelError, match="does not say which brightness its training images had"):
         run_on_cluster(job, scheduler=cluster.scheduler)
+
+
+def test_workers_that_die_before_they_begin_end_the_run(
+    cluster: Cluster, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster.local.scheduler, "allowed_failures", 0)
+    monkeypatch.setattr(napari_unet.handing_out, "_VANISHED", 2)  # each costs seconds
+    monkeypatch.setattr(napari_unet.handing_out, "_PATIENCE", 0)
+    flag = cluster.flags / "order"
+    flag.touch()
+    job = job_with(files, "two", TILES, labels=tmp_path / "labels.zarr")
+    with pytest.raises(
+        BackendError, match="Workers died before they began to compute, 2 times .*start fewer of them"
+    ):
+        run_on_cluster(job, scheduler=cluster.scheduler)
+    flag.unlink()
+    cluster.run(job)
+
+
+def test_workers_that_memory_is_not_there_for_are_not_started(
+    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(napari_unet.cluster, "free_memory", lambda: 2_500_000_000)
+    job = job_with(files, "two", TILES, labels=tmp_path / "labels.zarr")
+    with pytest.raises(
+        BackendError, match=r"3 workers need about 3 GB of memory, but 2.5 GB are free: start at most 2, or"
+    ):
+        run_on_cluster(job, workers=3)
+
+
+@pytest.mark.parametrize(("name", "other"), [("two.unet", "sized.unet"), ("image.ome.tif", "other.tif")])
+def test_a_file_that_is_replaced_meanwhile_ends_the_run(
+    cluster: Cluster, files: Path, tmp_path: Path, name: str, other: str
+) -> None:
+    for file in (files / "two.unet", files / "sized.unet", files / "image.ome.tif"):
+        shutil.copy(file, tmp_path)
+    write_tiff(tmp_path / "other.tif", np.zeros(SHAPE, np.uint16), "ZYX")
+    job = job_with(tmp_path, "two", TILES, labels=tmp_path / "labels.ome.tif")
+
+    def swap(event: Event) -> None:
+        if isinstance(event, TileDone) and (tmp_path / other).exists():
+            (tmp_path / other).replace(tmp_path / name)
+
+    with pytest.raises(
+        DataError, match=f"{name} was replaced or changed while the image was being segmented"
+    ):
+        run_on_cluster(job, swap, scheduler=cluster.scheduler)
+    assert not (tmp_path / "labels.ome.tif").exists()
 
 
 def test_the_command_line_starts_workers_of_its_own_once_for_all_images(
@@ -336,9 +449,7 @@ def test_the_command_line_starts_workers_of_its_own_once_for_all_images(
     arguments = [str(files / "two.unet"), str(tmp_path / "in"), "--out", str(tmp_path / "out")]
     assert main(["predict", *arguments, "--workers", "1", "--json"]) == 0
     assert started == [1]
-    report = run(
-        job_of(files, "two", PredictConfig(precision="float32"), ("labels", tmp_path / "alone.zarr"))
-    )
+    report = run(job_with(files, "two", PredictConfig(precision="float32"), labels=tmp_path / "alone.zarr"))
     for name in ("a.ome.tif", "b.ome.tif"):
         np.testing.assert_array_equal(read(tmp_path / "out" / name), read(report.outputs["labels"]))
     assert main(["predict", *arguments, "--workers", "1", "--json"]) == 0
@@ -346,7 +457,7 @@ def test_the_command_line_starts_workers_of_its_own_once_for_all_images(
 
 
 def test_an_estimate_needs_no_cluster(files: Path, tmp_path: Path) -> None:
-    job = job_of(files, "two", SMALL, ("labels", tmp_path / "labels.zarr"), dry_run=True)
+    job = job_with(files, "two", TILES, labels=tmp_path / "labels.zarr").replace(dry_run=True)
     assert "GiB of memory" in run_on_cluster(job, scheduler="tcp://127.0.0.1:1").message
     assert not list(tmp_path.iterdir())
 
@@ -355,14 +466,14 @@ def test_an_estimate_needs_no_cluster(files: Path, tmp_path: Path) -> None:
 def test_it_is_either_workers_or_a_scheduler(
     files: Path, tmp_path: Path, workers: int, scheduler: str | None
 ) -> None:
-    job = job_of(files, "two", SMALL, ("labels", tmp_path / "labels.zarr"))
+    job = job_with(files, "two", TILES, labels=tmp_path / "labels.zarr")
     with pytest.raises(ConfigError, match="give one of them"):
         run_on_cluster(job, workers=workers, scheduler=scheduler)
 
 
 def test_a_missing_dask_is_said(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "distributed", None)
-    job = job_of(files, "two", SMALL, ("labels", tmp_path / "labels.zarr"))
+    job = job_with(files, "two", TILES, labels=tmp_path / "labels.zarr")
     with pytest.raises(BackendError, match=r'Dask is not installed .* -m pip install distributed"'):
         run_on_cluster(job, workers=2)
     assert not list(tmp_path.iterdir())
@@ -372,7 +483,7 @@ def test_a_missing_dask_is_said(files: Path, tmp_path: Path, monkeypatch: pytest
 def test_a_scheduler_that_does_not_answer_is_said(files: Path, tmp_path: Path, address: str) -> None:
     import dask
 
-    job = job_of(files, "two", SMALL, ("labels", tmp_path / "labels.zarr"))
+    job = job_with(files, "two", TILES, labels=tmp_path / "labels.zarr")
     with (
         dask.config.set({"distributed.comm.timeouts.connect": 0.5}),
         pytest.raises(BackendError, match=f"No Dask scheduler answers at {address}"),

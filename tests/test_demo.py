@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from napari_unet.demo import demonstrate
+import pytest
+
+from napari_unet import demo
 from napari_unet.events import Event, StepDone
 from napari_unet.files.image import open_image
 
 
-def test_stopped_it_shows_what_was_learned_until_then(tmp_path: Path) -> None:
+def test_stopped_it_shows_what_was_learned_until_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo, "_SHAPE", (128, 128))
+    monkeypatch.setattr(demo, "_TRAINING_SEEDS", range(2))
     events: list[Event] = []
-    result = demonstrate(
+    result = demo.demonstrate(
         tmp_path, 0.1, events.append, lambda: sum(isinstance(event, StepDone) for event in events) >= 2
     )
     assert (

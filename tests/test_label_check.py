@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import zarr
 
-from napari_unet import check
+from napari_unet import check, train
 from napari_unet.cli import main
 from napari_unet.data.synthetic import cells
 from napari_unet.errors import DataError, FileError
@@ -37,8 +38,26 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_files_and_arrays_give_the_same_findings() -> None:
+def test_missing_chunks_of_an_image_are_told(tmp_path: Path) -> None:
     image, labels, _ = cells((96, 128), seed=0)
+    paths = tmp_path / "raw.zarr", tmp_path / "raw.labels.tif"
+    zarr.create_array(paths[0], shape=image.shape, dtype=image.dtype, chunks=(64, 64))[...] = image
+    write_tiff(paths[1], labels, "YX", labels=True)
+    assert not check(*paths).of("warning")
+    (paths[0] / "c" / "1" / "0").unlink()
+    (warning,) = check(*paths).of("warning")
+    assert str(warning) == (
+        "Image 'raw' has 3 of its 4 chunks; the rest is read as one value, mostly black. Some programs leave out chunks that hold nothing "
+        "else: then all is well. If not, it was not copied to its end: copy it again."
+    )
+
+
+def test_arrays_are_checked_as_files_are(tmp_path: Path) -> None:
+    image, labels, _ = cells((96, 128), seed=0)
+    paths = [tmp_path / "labels 0.tif", tmp_path / "image 0.tif"]
+    for path, array in zip(paths, (labels * 0.5, image), strict=True):
+        write_tiff(path, array, "YX")
+    assert check(paths[1], paths[0]) == check([image], [labels * 0.5])
     result = check([image], [labels * 0.5])
     assert [str(finding) for finding in result.of("error")] == [
         "Labels 'labels 0' hold decimals, from 0 to 0.5, on "
@@ -47,6 +66,9 @@ def test_files_and_arrays_give_the_same_findings() -> None:
     ]  # fmt: skip
     colour = np.stack([image] * 3)
     assert check([colour], [labels], axes="CYX").of("error") == ()
+    for look in (check, train):
+        with pytest.raises(DataError, match="'labels 0' has shape .*, but its axes are given as 'ZYX'"):
+            look([colour], [labels], axes="ZYX")
 
 
 def test_files_are_matched_by_name_and_their_pixel_sizes_compared(folder: Path) -> None:

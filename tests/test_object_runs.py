@@ -11,49 +11,23 @@ import pytest
 
 from napari_unet import load_model, predict, relabel, run, train
 from napari_unet.cli import main
-from napari_unet.config import PredictConfig, TrainConfig, UNetConfig
+from napari_unet.config import TrainConfig, UNetConfig
 from napari_unet.data.synthetic import cells
 from napari_unet.errors import NapariUNetError
 from napari_unet.events import Event, Noted, PredictStarted, StepDone, TileDone
 from napari_unet.files.image import open_image
 from napari_unet.files.model import read_card
 from napari_unet.files.tiff import write_tiff
-from napari_unet.jobs import ArraySource, Output, PredictJob, TrainJob
+from napari_unet.jobs import ArraySource, TrainJob
 from napari_unet.spec import OBJECT_CLASSES
+
+from .helpers import TILES, StopAfter, job_of, read
 
 SHORT = TrainConfig(steps=3, patch=32, batch=1, warmup=2, patience=0)
 
 
-class StopAfter:
-    """Ask a run to stop once it has told so many events of a class."""
-
-    def __init__(self, cls: type[Event], count: int) -> None:
-        self.cls, self.left, self.events = cls, count, []
-
-    def notify(self, event: Event) -> None:
-        self.events.append(event)
-        self.left -= isinstance(event, self.cls)
-
-    def stop(self) -> bool:
-        return self.left <= 0
-
-
-def predict_job(model: Path, image: Path, **changes: object) -> PredictJob:
-    """Loose thresholds, so that a barely trained model finds something."""
-    config = PredictConfig(
-        tile_megapixels=0.01, threshold=0.6, seed_threshold=0.35, min_size=3, precision="float32"
-    )
-    return PredictJob(
-        **{"model": str(model), "image": ArraySource(path=str(image)), "config": config, **changes}
-    )
-
-
-def labels_at(path: Path) -> tuple[Output, ...]:
-    return (Output(kind="labels", path=str(path)),)
-
-
-def read(path: Path) -> np.ndarray:
-    return np.asarray(open_image(path).array[...])
+LOOSE = TILES.replace(threshold=0.6, seed_threshold=0.35, min_size=3)
+"""Thresholds with which a barely trained model finds something."""
 
 
 def test_the_card_says_that_objects_were_learned(objects_file: Path) -> None:
@@ -108,7 +82,7 @@ def test_a_stack_becomes_objects_with_scale_and_unit_kept(
     objects_file: Path, stack_file: Path, tmp_path: Path, name: str
 ) -> None:
     events: list[Event] = []
-    report = run(predict_job(objects_file, stack_file, outputs=labels_at(tmp_path / name)), events.append)
+    report = run(job_of(objects_file, stack_file, LOOSE, labels=tmp_path / name), events.append)
     assert report.outputs == {"labels": str(tmp_path / name)}
     image = open_image(tmp_path / name)
     assert (image.axes, image.unit, image.pixel_size) == (
@@ -117,8 +91,7 @@ def test_a_stack_becomes_objects_with_scale_and_unit_kept(
         {"Z": 2.0, "Y": 0.5, "X": 0.25},
     )
     found = read(tmp_path / name)
-    config = predict_job(objects_file, stack_file, outputs=labels_at(tmp_path / name)).config
-    np.testing.assert_array_equal(found, predict(load_model(objects_file), read(stack_file), config))
+    np.testing.assert_array_equal(found, predict(load_model(objects_file), read(stack_file), LOOSE))
     assert found.max() > 1
     for earlier, later in pairwise(found):
         assert not set(np.unique(earlier[earlier > 0])) & set(np.unique(later[later > 0]))
@@ -135,9 +108,7 @@ def test_labels_made_anew_hold_nothing_where_nothing_was_computed(
     objects_file: Path, stack_file: Path, type_: str
 ) -> None:
     model, stack = load_model(objects_file), read(stack_file)
-    config = PredictConfig(
-        threshold=0.6, seed_threshold=0.35, min_size=3, probability_type=type_, precision="float32"
-    )
+    config = LOOSE.replace(probability_type=type_)
     window = ((1, 2), (10, 50), (20, 70))
     found = predict(model, stack, config, output=("labels", "probabilities"), window=window)
     assert found["labels"].any()
@@ -150,19 +121,16 @@ def test_labels_made_anew_hold_nothing_where_nothing_was_computed(
 def test_a_stopped_segmentation_goes_on_without_computing_twice(
     objects_file: Path, stack_file: Path, tmp_path: Path, name: str, after: int
 ) -> None:
-    run(predict_job(objects_file, stack_file, outputs=labels_at(tmp_path / f"whole-{name}")))
-    job = predict_job(objects_file, stack_file, outputs=labels_at(tmp_path / name))
-    total = []
-    run(
-        job.replace(outputs=labels_at(tmp_path / "count.zarr")),
-        lambda event: total.append(event.total) if isinstance(event, PredictStarted) else None,
-    )
-    first = StopAfter(TileDone, after % total[0])  # among the tiles, or among the slices
+    whole: list[Event] = []
+    run(job_of(objects_file, stack_file, LOOSE, labels=tmp_path / f"whole-{name}"), whole.append)
+    (total,) = (event.total for event in whole if isinstance(event, PredictStarted))
+    job = job_of(objects_file, stack_file, LOOSE, labels=tmp_path / name)
+    first = StopAfter(TileDone, after % total)  # among the tiles, or among the slices
     assert run(job, first.notify, first.stop).stopped
     second: list[Event] = []
     assert not run(job, second.append).stopped
     started = next(event for event in second if isinstance(event, PredictStarted))
-    assert started.done == min(after % total[0], total[0] - 3)
+    assert started.done == min(after % total, total - 3)
     np.testing.assert_array_equal(read(tmp_path / name), read(tmp_path / f"whole-{name}"))
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
@@ -170,7 +138,7 @@ def test_a_stopped_segmentation_goes_on_without_computing_twice(
 def test_a_finished_result_is_not_computed_again(
     objects_file: Path, stack_file: Path, tmp_path: Path
 ) -> None:
-    job = predict_job(objects_file, stack_file, outputs=labels_at(tmp_path / "result.zarr"))
+    job = job_of(objects_file, stack_file, LOOSE, labels=tmp_path / "result.zarr")
     run(job)
     events: list[Event] = []
     run(job, events.append)
@@ -180,19 +148,18 @@ def test_a_finished_result_is_not_computed_again(
 
 def test_both_outputs_belong_together(objects_file: Path, stack_file: Path, tmp_path: Path) -> None:
     labels, probabilities = tmp_path / "labels.ome.tif", tmp_path / "probabilities.zarr"
-    outputs = (*labels_at(labels), Output(kind="probabilities", path=str(probabilities)))
-    job = predict_job(objects_file, stack_file, outputs=outputs)
+    job = job_of(objects_file, stack_file, LOOSE, labels=labels, probabilities=probabilities)
     run(job.replace(config=job.config.replace(probability_type="float32")))
     answers = read(probabilities)
     assert answers.shape == (3, 3, 70, 90)
     np.testing.assert_allclose(answers.sum(0), 1, atol=1e-5)
-    run(predict_job(objects_file, stack_file, outputs=labels_at(tmp_path / "alone.zarr")))
+    run(job_of(objects_file, stack_file, LOOSE, labels=tmp_path / "alone.zarr"))
     np.testing.assert_array_equal(read(labels), read(tmp_path / "alone.zarr"))
 
 
 def test_a_window_leaves_the_rest_at_zero(objects_file: Path, stack_file: Path, tmp_path: Path) -> None:
     window = ((1, 2), (10, 41), (5, 60))
-    run(predict_job(objects_file, stack_file, outputs=labels_at(tmp_path / "part.zarr"), window=window))
+    run(job_of(objects_file, stack_file, LOOSE, labels=tmp_path / "part.zarr").replace(window=window))
     found = read(tmp_path / "part.zarr")
     inside = found[1:2, 10:41, 5:60].copy()
     assert inside.any()

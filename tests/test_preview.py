@@ -52,6 +52,15 @@ def test_the_picture_shows_the_patch_that_training_cuts() -> None:
         assert height == width == 3 * side + 4 * 6
 
 
+def test_a_class_that_another_pixel_size_loses_is_found() -> None:
+    image, labels, _ = cells((64, 96), seed=0)
+    labels = labels.astype(np.uint8)
+    labels[8, 8:11] = 5
+    assert not any("no pixel is left" in str(found) for found in look(image, labels).check.findings)
+    found = look(image, labels, pixel_size=2.0).check.of("warning")
+    assert "At pixels of 2 x 2 micrometer no pixel is left of the value 5" in str(found[-1])
+
+
 def test_the_picture_needs_background_on_some_slice_only() -> None:
     image = np.random.default_rng(0).integers(0, 255, (3, 64, 64), np.uint8)
     labels = np.zeros((3, 64, 64), np.uint8)

@@ -4,43 +4,51 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import zarr
 
-from napari_unet import load_model, predict, relabel, run, save_model, train
+from napari_unet import load_model, opening, predict, prediction_run, relabel, run, save_model
 from napari_unet.cli import main
-from napari_unet.config import PredictConfig, TrainConfig, UNetConfig
+from napari_unet.config import PredictConfig, TrainConfig
 from napari_unet.data.instances import Window
 from napari_unet.data.synthetic import cells
 from napari_unet.errors import ConfigError, DataError, FileError, ModelError
 from napari_unet.events import Event, PredictStarted, TileDone, Warned
-from napari_unet.files.image import open_image
+from napari_unet.files.image import open_image, open_source
 from napari_unet.files.lock import Holder
+from napari_unet.files.results import create_result
 from napari_unet.files.tiff import write_tiff
-from napari_unet.jobs import ArraySource, Output, PredictJob, job_to_yaml
+from napari_unet.jobs import job_to_yaml
 from napari_unet.nn.engine import Engine
 from napari_unet.nn.model import UNetModel
 from napari_unet.pixel_size import chunks_of
 from napari_unet.region_table import read_regions
 from napari_unet.targets import all_have, begun
 
+from .helpers import TILES, job_of, read
+from .nn.segmenting import random_model
+
 SHORT = TrainConfig(steps=3, patch=32, batch=1, warmup=2, patience=0)
-TILES = PredictConfig(tile_megapixels=0.01, precision="float32")
 
 
-def job_of(model: Path, image: Path, config: PredictConfig = TILES, **outputs: Path) -> PredictJob:
-    wanted = tuple(Output(kind=kind, path=str(path)) for kind, path in outputs.items())
-    return PredictJob(model=str(model), image=ArraySource(path=str(image)), outputs=wanted, config=config)
+def _before(function: Callable[..., Any], path: Path, content: Path) -> Callable[..., Any]:
+    """The function, before which a file is written again."""
+    data = content.read_bytes()
 
+    def later(*args: Any) -> Any:
+        path.write_bytes(data)
+        return function(*args)
 
-def read(path: Path | str) -> np.ndarray:
-    return np.asarray(open_image(path).array[...])
+    return later
 
 
 @pytest.mark.parametrize("ending", ["zarr", "ome.tif"])
@@ -212,11 +220,40 @@ def test_a_result_that_another_process_fills_is_left_to_it(
         run(job)
 
 
-def test_a_full_disk_keeps_the_chunks_and_the_same_job_goes_on(
-    model_file: Path, stack_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("refused", "sentence"),
+    [
+        (
+            OSError(28, "No space left on device"),
+            (
+                r"was not written, because the disk is full: up to [\d.]+ kB more are needed, .* are free in {}\. Make room and run the "
+                "same job again: the 2 chunks written so far are kept"
+            ),
+        ),
+        (
+            OSError(5, "Input/output error"),
+            (
+                r"could not be written \(Input/output error\)\. Check that the disk is connected and works, then run the same job again: "
+                "the 2 chunks written so far are kept"
+            ),
+        ),
+    ],
+)
+@pytest.mark.parametrize("ending", ["zarr", "ome.tif"])
+def test_a_disk_that_refuses_keeps_the_chunks_and_the_same_job_goes_on(
+    model_file: Path,
+    stack_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    refused: OSError,
+    sentence: str,
+    ending: str,
 ) -> None:
     whole, job = (
-        job_of(model_file, stack_file, labels=tmp_path / name) for name in ("whole.zarr", "labels.zarr")
+        job_of(
+            model_file, stack_file, entropy=tmp_path / f"{name}-e.zarr", labels=tmp_path / f"{name}.{ending}"
+        )
+        for name in ("whole", "labels")
     )
     run(whole)
     from zarr.storage import LocalStore
@@ -226,19 +263,72 @@ def test_a_full_disk_keeps_the_chunks_and_the_same_job_goes_on(
     async def fills_up(self: Any, key: str, value: Any) -> None:
         nonlocal written
         written += "/c/" in key
-        if written > 2:
-            raise OSError(28, "No space left on device")
+        if written > 5:  # the second output's third chunk
+            raise refused
         await put(self, key, value)
 
     monkeypatch.setattr(LocalStore, "set", fills_up)
-    with pytest.raises(FileError, match=r"labels\.zarr: .*disk is full") as caught:
+    with pytest.raises(FileError, match=rf"/labels\.{ending}: {sentence.format(tmp_path)}"):
         run(job)
-    assert "free" in str(caught.value)
     monkeypatch.undo()
     events: list[Event] = []
     run(job, events.append)
     assert next(event.done for event in events if isinstance(event, PredictStarted)) == 2
-    np.testing.assert_array_equal(read(tmp_path / "labels.zarr"), read(tmp_path / "whole.zarr"))
+    for ours, theirs in zip(job.outputs, whole.outputs, strict=True):
+        np.testing.assert_array_equal(read(ours.path), read(theirs.path))
+
+
+@pytest.mark.parametrize(
+    ("ending", "what"),
+    [("zarr", "labels.zarr"), ("ome.tif", ".labels.ome.tif.zarr"), ("zarr", "labels.zarr/0/c")],
+)
+@pytest.mark.parametrize("objects", [False, True])
+def test_a_result_that_is_removed_while_it_is_written_is_not_called_done(
+    model_file: Path,
+    objects_file: Path,
+    stack_file: Path,
+    tmp_path: Path,
+    objects: bool,
+    ending: str,
+    what: str,
+) -> None:
+    job = job_of(
+        objects_file if objects else model_file,
+        stack_file,
+        labels=tmp_path / f"labels.{ending}",
+        entropy=tmp_path / "e.zarr",
+    )
+    removed: list[Path] = []
+
+    def remove(event: Event) -> None:
+        if isinstance(event, TileDone) and not removed:
+            shutil.rmtree(tmp_path / what, ignore_errors=objects)  # objects come last
+            removed.append(tmp_path / what)
+
+    sentence = rf"labels\.{ending}: .*was removed while it was being written; run it again"
+    if objects and what.endswith("c"):
+        run(job, remove)  # nothing of them was written yet
+    else:
+        with pytest.raises(FileError, match=sentence):
+            run(job, remove)
+    assert removed and not (tmp_path / "labels.ome.tif").exists()
+    run(job)
+    expected = predict(load_model(Path(job.model)), read(stack_file), TILES)
+    np.testing.assert_array_equal(read(job.outputs[0].path), expected)
+
+
+def test_objects_are_not_made_of_probabilities_that_were_removed(
+    objects_file: Path, stack_file: Path, tmp_path: Path
+) -> None:
+    job = job_of(objects_file, stack_file, labels=tmp_path / "labels.zarr")
+    chunks = tmp_path / ".labels.zarr.probabilities.zarr" / "0" / "c"
+
+    def remove(event: Event) -> None:
+        if isinstance(event, TileDone):
+            shutil.rmtree(chunks, ignore_errors=True)
+
+    with pytest.raises(FileError, match="was removed while it was being written"):
+        run(job, remove)
 
 
 @pytest.mark.parametrize("window", [None, ((0, 2), (5, 30), (3, 20))])
@@ -288,6 +378,43 @@ def test_a_model_that_is_replaced_while_it_segments_does_not_change_the_result(
 
     run(job_of(model, stack_file, config, probabilities=tmp_path / "p.zarr"), retrain)
     np.testing.assert_array_equal(read(tmp_path / "p.zarr"), expected)
+
+
+def test_a_result_says_which_model_was_read_not_which_is_there_since(
+    model_file: Path, stack_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tmp_path / "model.unet"
+    model.write_bytes(model_file.read_bytes())
+    job = job_of(model, stack_file, labels=tmp_path / "labels.zarr")
+    # As another run does while TensorFlow is imported.
+    monkeypatch.setattr(prediction_run, "load", _before(prediction_run.load, model, model_file))
+    run(job)
+    monkeypatch.undo()
+    with pytest.raises(FileError, match="exists already"):
+        run(job)
+
+
+def test_what_changes_while_it_is_read_is_not_segmented(
+    model_file: Path, stack_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(opening, "open_source", _before(open_source, stack_file, stack_file))
+    with pytest.raises(
+        DataError, match=r"The image .*stack\.ome\.tif was replaced or changed .*run it again"
+    ):
+        run(job_of(model_file, stack_file, labels=tmp_path / "labels.zarr"))
+    assert not (tmp_path / "labels.zarr").exists()
+
+
+def test_a_result_beside_the_pixels_does_not_change_the_image(
+    model_file: Path, stack_file: Path, tmp_path: Path
+) -> None:
+    image = create_result(tmp_path / "image.zarr", (2, 40, 50), (1, 40, 50), "uint8", "ZYX")
+    image[...] = 7
+    job = job_of(model_file, tmp_path / "image.zarr", labels=tmp_path / "image.zarr" / "labels.zarr")
+    run(job)
+    events: list[Event] = []
+    run(job, events.append)
+    assert not any(isinstance(event, TileDone) for event in events), "nothing is computed again"
 
 
 @pytest.mark.parametrize("ending", ["zarr", "ome.tif"])
@@ -367,10 +494,7 @@ def test_a_linked_result_that_is_there_is_not_computed_again(
 
 
 def test_what_cannot_be_asked_for_is_said(model_file: Path, stack_file: Path, tmp_path: Path) -> None:
-    image, labels, _ = cells((64, 64), seed=1)
-    certain = train(
-        [image], [labels], UNetConfig(filters=2, depth=1, dropout=0), TrainConfig(steps=1, patch=32)
-    )
+    certain, image = random_model(depth=1, dropout=0), cells((64, 64), seed=1)[0]
     with pytest.raises(ModelError, match="trained without dropout, so its uncertainty cannot be sampled"):
         predict(certain, image, output="uncertainty")
     for window, sentence in (
@@ -430,6 +554,25 @@ def test_an_image_that_does_not_fit_leaves_nothing_in_the_way_of_one_that_does(
     assert read(run(jobs[1]).outputs["labels"]).shape == (64, 96)
 
 
+def test_labels_that_no_tiff_holds_are_refused_before_anything_is_computed(
+    model_file: Path, stack_file: Path, tmp_path: Path
+) -> None:
+    model = load_model(model_file)
+    classes = (model.spec.classes[0], model.spec.classes[1].replace(value=2**40))
+    save_model(UNetModel(model.spec.replace(classes=classes), model.network), tmp_path / "model.unet")
+    events: list[Event] = []
+    with pytest.raises(
+        FileError, match=r"labels\.ome\.tif: .* go up to 1099511627776, .*Write a \.zarr instead"
+    ):
+        run(job_of(tmp_path / "model.unet", stack_file, labels=tmp_path / "labels.ome.tif"), events.append)
+    assert not any(isinstance(event, PredictStarted) for event in events)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.unet", "stack.ome.tif"]
+    found = run(job_of(tmp_path / "model.unet", stack_file, labels=tmp_path / "labels.zarr")).outputs[
+        "labels"
+    ]
+    assert set(np.unique(read(found))) <= {0, 2**40}
+
+
 def test_the_ending_of_a_result_may_be_written_large(
     model_file: Path, stack_file: Path, tmp_path: Path
 ) -> None:
@@ -445,3 +588,16 @@ def test_an_image_that_changed_since_is_noticed(model_file: Path, stack_file: Pa
     write_tiff(stack_file, read(stack_file) + 1, "ZYX")
     with pytest.raises(FileError, match="exists already"):
         run(job)
+
+
+def test_missing_chunks_of_an_image_are_told(model_file: Path, tmp_path: Path) -> None:
+    image, _, _ = cells((96, 128), seed=0)
+    path = tmp_path / "raw.zarr"
+    zarr.create_array(path, shape=image.shape, dtype=image.dtype, chunks=(64, 64))[...] = image
+    events: list[Event] = []
+    run(job_of(model_file, path, labels=tmp_path / "whole.zarr"), events.append)
+    assert not [event for event in events if isinstance(event, Warned)]
+    (path / "c" / "1" / "0").unlink()
+    run(job_of(model_file, path, labels=tmp_path / "labels.zarr"), events.append)
+    (warning,) = [event for event in events if isinstance(event, Warned)]
+    assert warning.message.startswith("Image 'raw' has 3 of its 4 chunks; the rest is read as one value")

@@ -77,6 +77,22 @@ def test_what_is_odd_in_the_labels_is_told_once_before_training(tiny_job: TrainJ
     assert "are painted, all with the value 65535." in notes(events)[0]
 
 
+def test_a_class_that_another_pixel_size_loses_is_told(tiny_job: TrainJob, tmp_path: Path) -> None:
+    labels = cells((64, 96), seed=0)[1].astype(np.uint8)
+    labels[8, 8:11] = 5  # of 4 x 4 pixels the one at (10, 10) is kept
+    job = named(tiny_job, labels, tmp_path).replace(pixel_size=2.0, target="classes")
+    told: list[str] = []
+
+    def note(event: Event) -> None:
+        told.extend([event.message] if isinstance(event, Warned) else [])
+
+    assert run(job, note, lambda: "At pixels of" in "".join(told)).stopped
+    assert told[-1] == (
+        "At pixels of 2 x 2 micrometer no pixel is left of the value 5, so this class cannot be learned. "
+        "Choose a smaller pixel size, or paint more of it."
+    )
+
+
 def test_stopped_before_the_first_step_it_leaves_no_model(tiny_job: TrainJob) -> None:
     events: list[Event] = []
     report = run(tiny_job, events.append, lambda: any(isinstance(event, TrainStarted) for event in events))
@@ -188,11 +204,8 @@ def test_a_run_that_goes_on_knows_the_model_it_began_with(
     assert begun_with[-2:] == [None, None]
 
 
-def test_a_model_of_another_shape_is_refused(tiny_job: TrainJob, tmp_path: Path) -> None:
-    first = run(tiny_job.replace(train=TINY))
-    other = tiny_job.replace(
-        out=str(tmp_path / "other"), start_from=first.outputs["run"], network=UNetConfig(filters=3, depth=2)
-    )
+def test_a_model_of_another_shape_is_refused(tiny_job: TrainJob, model_file: Path) -> None:
+    other = tiny_job.replace(start_from=str(model_file), network=UNetConfig(filters=3, depth=2))
     with pytest.raises(
         ModelError, match="has a network of filters 2, but this training asks for one of filters 3"
     ):

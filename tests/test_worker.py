@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import random
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from napari_unet.errors import BackendError, FileError
-from napari_unet.events import Event, Failed, Finished, Ready, StepDone, TrainStarted, from_json
+from napari_unet.events import Event, Failed, Finished, Ready, StepDone, TrainStarted, from_json, to_json
 from napari_unet.files.model import read_model_file
 from napari_unet.files.run import RunFolder
 from napari_unet.jobs import TrainJob
@@ -70,32 +73,38 @@ def worker() -> Iterator[Worker]:
     worker.close()
 
 
-def test_any_character_may_be_in_a_path(worker: Worker, tiny_job: TrainJob, tmp_path: Path) -> None:
-    worker.run(tiny_job.replace(images=({"path": str(tmp_path / "🧫 𠮷.tif")},)))
-    assert worker.until(Failed)[-1] == Failed(
+@pytest.fixture(scope="module")
+def warm() -> Iterator[Worker]:
+    """A worker that does one job after the other, each to its end."""
+    worker = Worker()
+    yield worker
+    worker.close()
+
+
+def test_any_character_may_be_in_a_path(warm: Worker, tiny_job: TrainJob, tmp_path: Path) -> None:
+    warm.run(tiny_job.replace(images=({"path": str(tmp_path / "🧫 𠮷.tif")},)))
+    assert warm.until(Failed)[-1] == Failed(
         f"{tmp_path / '🧫 𠮷.tif'}: there is no such file or folder.", "FileError"
     )
 
 
-def test_a_job_ends_in_one_finished_and_the_worker_is_ready_again(worker: Worker, tiny_job: TrainJob) -> None:
-    worker.run(tiny_job)
-    first = worker.until(Finished)
+def test_a_job_ends_in_one_finished_and_the_worker_is_ready_again(warm: Worker, tiny_job: TrainJob) -> None:
+    warm.run(tiny_job)
+    first = warm.until(Finished)
     assert [type(e) for e in first[:1]] == [Ready]
     assert [e.step for e in first if isinstance(e, StepDone)] == list(range(1, 13))
-    assert isinstance(worker.until(Ready)[-1], Ready)
-    worker.run(tiny_job.replace(out=tiny_job.out + "2"))
-    assert isinstance(worker.until(Finished)[-1], Finished)
-    worker.say(do="quit")
-    assert worker.process.wait(30) == 0
+    assert isinstance(warm.until(Ready)[-1], Ready)
+    warm.run(tiny_job.replace(out=tiny_job.out + "2"))
+    assert isinstance(warm.until(Finished)[-1], Finished)
 
 
-def test_bad_input_is_one_sentence_and_the_worker_lives(worker: Worker, tiny_job: TrainJob) -> None:
-    worker.say(do="run", job={"kind": "train", "typo": 1})
-    failed = worker.until(Failed)[-1]
+def test_bad_input_is_one_sentence_and_the_worker_lives(warm: Worker, tiny_job: TrainJob) -> None:
+    warm.say(do="run", job={"kind": "train", "typo": 1})
+    failed = warm.until(Failed)[-1]
     assert failed.kind == "ConfigError"
     assert "'typo' is not a setting of TrainJob" in failed.message
-    worker.run(tiny_job.replace(images=({"path": "/nowhere/image.tif"},)))
-    failed = worker.until(Failed)[-1]
+    warm.run(tiny_job.replace(images=({"path": "/nowhere/image.tif"},)))
+    failed = warm.until(Failed)[-1]
     assert failed.kind == "FileError"
     assert failed.message.startswith("/nowhere/image.tif: ")
     assert failed.details == ""
@@ -110,12 +119,12 @@ def test_lines_that_are_no_commands_are_ignored(worker: Worker) -> None:
     assert worker.process.returncode == 0
 
 
-def test_stop_keeps_the_best_model(worker: Worker, tiny_job: TrainJob) -> None:
-    worker.run(tiny_job.replace(train=tiny_job.train.replace(steps=LONG)))
-    worker.until(StepDone)
-    worker.say(do="stop")
-    worker.say(do="stop")  # twice is the same as once (fault 41)
-    report = worker.until(Finished)[-1].report
+def test_stop_keeps_the_best_model(warm: Worker, tiny_job: TrainJob) -> None:
+    warm.run(tiny_job.replace(train=tiny_job.train.replace(steps=LONG)))
+    warm.until(StepDone)
+    warm.say(do="stop")
+    warm.say(do="stop")  # twice is the same as once (fault 41)
+    report = warm.until(Finished)[-1].report
     assert report.stopped
     read_model_file(report.outputs["model"])
 
@@ -144,33 +153,39 @@ def test_tensorflow_that_cannot_be_imported_is_one_sentence(tiny_job: TrainJob, 
     assert failed.details == ""
 
 
-def test_killed_while_training_leaves_whole_files_and_goes_on(tiny_job: TrainJob) -> None:
-    job = tiny_job.replace(train=tiny_job.train.replace(steps=LONG))
-    worker = Worker()
-    worker.run(job)
-    for _ in range(6):
-        worker.until(StepDone)
-    worker.process.send_signal(signal.SIGKILL)
-    worker.close()
+def test_killed_while_training_it_goes_on_to_the_same_weights(worker: Worker, tiny_job: TrainJob) -> None:
+    job = tiny_job.replace(train=tiny_job.train.replace(steps=24, checkpoint_seconds=0))
+    killed = Worker()
+    killed.run(job)
+    for _ in range(random.Random(7).randint(2, 6)):
+        killed.until(StepDone)
+    killed.process.send_signal(signal.SIGKILL)
+    killed.close()
     model = Path(job.out) / "model.unet"
     if model.exists():
         read_model_file(model)
-    worker = Worker()
-    worker.run(job)
-    started = worker.until(TrainStarted)[-1]
-    assert started.step > 0
-    worker.say(do="stop")
-    worker.until(Finished)
-    worker.close()
+    alone = job.replace(out=job.out + "-alone")
+    for each, first in ((job, range(1, 25)), (alone, range(1))):
+        worker.run(each)
+        assert worker.until(TrainStarted)[-1].step in first
+        worker.until(Finished)
+    assert digest(job) == digest(alone)
 
 
-def test_run_in_worker_returns_the_report_and_raises_the_error(tiny_job: TrainJob) -> None:
-    events: list[Event] = []
-    report = run_in_worker(tiny_job, events.append)
-    assert Path(report.outputs["model"]).is_file()
-    assert any(isinstance(event, StepDone) for event in events)
+def digest(job: TrainJob) -> str:
+    """The sha256 of all that the next step of a run would depend on, and of its best weights."""
+    checkpoint = RunFolder(job.out).load_checkpoint()
+    assert checkpoint
+    arrays, _ = checkpoint
+    content = hashlib.sha256()
+    for name in sorted(arrays):
+        content.update(name.encode() + arrays[name].tobytes())
+    return content.hexdigest()
+
+
+def test_run_in_worker_raises_the_error(tiny_job: TrainJob) -> None:
     with pytest.raises(FileError, match="nowhere"):
-        run_in_worker(tiny_job.replace(images=({"path": "/nowhere/image.tif"},), out=tiny_job.out + "2"))
+        run_in_worker(tiny_job.replace(images=({"path": "/nowhere/image.tif"},)))
 
 
 def test_run_in_worker_says_that_the_worker_died(tiny_job: TrainJob) -> None:
@@ -182,8 +197,21 @@ def test_run_in_worker_says_that_the_worker_died(tiny_job: TrainJob) -> None:
         run_in_worker(tiny_job, kill)
 
 
-def test_run_in_worker_can_be_stopped(tiny_job: TrainJob) -> None:
+def test_a_worker_that_is_gone_when_it_is_to_stop_is_told_by_its_exit_code(
+    tiny_job: TrainJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deaf = (
+        f"import os, time; os.close(0); print({to_json(Ready(1))!r}, flush=True); time.sleep(1); os._exit(3)"
+    )
+    monkeypatch.setattr("napari_unet.worker.COMMAND", (sys.executable, "-c", deaf))
+    heard: list[Event] = []
+    with pytest.raises(BackendError, match=r"The worker process died \(exit code 3\)"):
+        run_in_worker(tiny_job, heard.append, lambda: bool(heard))
+
+
+def test_run_in_worker_can_be_stopped_and_returns_the_report(tiny_job: TrainJob) -> None:
     started = []
     job = tiny_job.replace(train=tiny_job.train.replace(steps=LONG))
     report = run_in_worker(job, lambda e: started.append(isinstance(e, StepDone)), lambda: any(started))
     assert report.stopped
+    read_model_file(report.outputs["model"])

@@ -25,7 +25,7 @@ from napari_unet.files.image import Image
 from napari_unet.files.model import read_model_file, save_model_file
 from napari_unet.files.reading import unit_name
 from napari_unet.jobs import OutputKind, PredictJob, TrainJob
-from napari_unet.label_check import settle_target
+from napari_unet.label_check import settle_target, stacks_of
 from napari_unet.object_run import segment_objects
 from napari_unet.pixel_size import as_trained, bring_back, window_at
 from napari_unet.prediction_run import run_prediction
@@ -176,7 +176,7 @@ def train(
     Returns
     -------
     UNetModel
-        The best model seen on the held-out part of the labels.
+        The last model that is as good as the best on the held-out part of the labels.
 
     Raises
     ------
@@ -188,11 +188,7 @@ def train(
         If training fails, is stopped before it learned anything, or cannot start from that model.
     """
     sizes = _sizes(pixel_size)
-    pictures = [Stack(image, axes or guess_axes(image.shape), f"image {i}") for i, image in enumerate(images)]
-    plain = axes and _without_channels(axes)
-    paint = [
-        Stack(painted, plain or guess_axes(painted.shape), f"labels {i}") for i, painted in enumerate(labels)
-    ]
+    pictures, paint = stacks_of(images, labels, axes)
     found = lint(
         pictures,
         paint,
@@ -356,7 +352,7 @@ def relabel(
     probabilities : array-like
         As `predict` returns them: ``(..., Y, X)`` for two classes, with the classes as first axis for more.
     config : PredictConfig, optional
-        Its threshold, seed threshold, smallest object, and whether slices are joined.
+        Its threshold, how objects are parted and which are left out, and whether slices are joined.
     axes : str, optional
         Letters of the axes, such as ``"CZYX"``; guessed where they are left out.
     notify, stop : callable
@@ -397,7 +393,3 @@ def _sizes(pixel_size: Sequence[float] | None) -> dict[str, float]:
             "write it as (0.5, 0.5), or leave it out."
         )
     return dict(zip("YX", map(float, pixel_size), strict=True))
-
-
-def _without_channels(axes: str) -> str:
-    return axes.replace("C", "").replace("S", "")

@@ -8,7 +8,7 @@ from cyclopts import Parameter
 from pydantic import create_model
 
 from napari_unet.augmentation import Augmentation
-from napari_unet.config import PredictConfig, TrainConfig, UNetConfig, UNetPreset
+from napari_unet.config import OBJECT_FIELDS, PredictConfig, TrainConfig, UNetConfig, UNetPreset
 from napari_unet.errors import ConfigError
 from napari_unet.jobs import TrainJob
 from napari_unet.settings import Settings
@@ -45,7 +45,7 @@ TrainFlags = _part_of(TrainConfig, *(name for name in TrainConfig.model_fields i
 AugmentationFlags = _part_of(Augmentation, *Augmentation.model_fields)
 PaintFlags = _part_of(TrainJob, "unpainted", "background_value", "target", "not_finite", "pixel_size", "name")
 CheckFlags = _part_of(TrainJob, "unpainted", "background_value", "target", "not_finite", "pixel_size")
-LabelFlags = _part_of(PredictConfig, "threshold", "seed_threshold", "min_size", "link_slices")
+LabelFlags = _part_of(PredictConfig, "threshold", *OBJECT_FIELDS, "link_slices")
 StepFlags = _part_of(TrainConfig, "patch", "batch", "precision")
 
 

@@ -30,6 +30,7 @@ from napari_unet.events import (
 )
 from napari_unet.handing_out import Workers, hand_out, lost
 from napari_unet.jobs import PredictJob
+from napari_unet.opening import Inputs
 from napari_unet.pieces import Order, ignore_interrupts, tries_folder
 from napari_unet.prediction_run import Means, run_prediction
 from napari_unet.processor import cores, free_memory
@@ -37,6 +38,7 @@ from napari_unet.words import count
 
 if TYPE_CHECKING:
     from napari_unet.nn.model import UNetModel
+    from napari_unet.nn.plan import Plan
 
 __all__ = ["cluster_of", "run_on_cluster"]
 
@@ -46,9 +48,16 @@ _PIECES = 4
 _AHEAD = 2
 """Blocks of objects that are computed or wait, for each thread of the cluster."""
 
+_LEAST = 10**9
+"""Bytes that a worker needs: one with TensorFlow and a tiny network was seen to take 0.95 GB."""
 
-_SETTINGS = {f"distributed.worker.memory.{name}": False for name in ("target", "spill", "pause")}
-"""Of Dask: TensorFlow holds on to memory that it has had, so a worker must not wait until it gives some back."""
+_SETTINGS = {
+    # TensorFlow holds on to memory that it has had, so a worker must not wait until it gives some back.
+    **{f"distributed.worker.memory.{name}": False for name in ("target", "spill", "pause")},
+    # A worker that is not there 15 seconds after one died would not be replaced any more, and imports may take as long.
+    "distributed.deploy.lost-worker-timeout": "1 day",
+}
+"""Of Dask, for a cluster of our own, as long as it lives."""
 
 
 def run_on_cluster(
@@ -124,7 +133,7 @@ def _run_on(client: Any, workers: int, job: PredictJob, notify: Notify, stop: St
     found.wait_for_one(notify, stop)
     memory = found.memory or free_memory() // max(1, found.on_one_computer)
     threads = max(1, cores() // workers) if workers else 0
-    others = _Others(client, found, job, memory, threads)
+    others = _Others(client, found, job, threads)
     parts = _PIECES * max(1, len(found.threads))
     return run_prediction(job, notify, stop, Means(others.segment, others.run_all, memory, parts))
 
@@ -141,8 +150,6 @@ class _Others:
         Those that are there.
     job : PredictJob
         What is read.
-    memory : int
-        Bytes that each worker may take.
     threads : int
         Of TensorFlow in each; 0 for as many as it was started with.
     """
@@ -150,43 +157,42 @@ class _Others:
     client: Any
     workers: Workers
     job: PredictJob
-    memory: int
     threads: int
 
     def segment(
         self,
+        inputs: Inputs,
         model: UNetModel,
         stack: Stack,
         config: PredictConfig,
         outputs: Mapping[str, Any],
         *,
-        chunk: tuple[int, int],
+        plan: Plan,
         window: Window | None,
         is_done: Callable[[tuple[int, ...]], bool],
         notify: Notify,
         stop: Stop,
-        pixel_range: Any = None,
     ) -> bool:
-        """Do what `napari_unet.nn.prediction.segment` does; outputs are zarr arrays."""
-        from napari_unet.nn.inputs import check_channels, measure_range
-        from napari_unet.nn.prediction import make_plan, settle_precision
+        """Do what `napari_unet.nn.prediction.segment` does, with the files that were opened; outputs are zarr arrays."""
+        from napari_unet.nn.inputs import measure_range
+        from napari_unet.nn.prediction import settle_precision
 
-        check_channels(model.spec, stack)
-        plan = make_plan(model, stack, config, tuple(outputs), chunk, window, memory=self.memory)
         chunks = [work.index for work in plan.works()]
         todo = [index for index in chunks if not is_done(index)]
         done = len(chunks) - len(todo)
         notify(PredictStarted({}, done, len(chunks), count(len(self.workers.threads), "worker")))
         if not todo:
             return False
-        pixel_range = pixel_range or measure_range(model.spec, stack, config, notify, stop)
+        pixel_range = measure_range(model.spec, stack, config, notify, stop)
         if stop():
             return True
         notify(Noted(self.workers.sentence(self.threads)))
         settled = config.with_tile(plan.largest / 1e6).replace(precision=settle_precision(config))
         journal = list(outputs.values())[-1]
         with tries_folder(journal) as tries:
-            order = Order(self.job, settled, dict(outputs), chunk, window, pixel_range, tries, self.threads)
+            order = Order(
+                self.job, inputs, settled, dict(outputs), plan.chunk, window, pixel_range, tries, self.threads
+            )
             return hand_out(self.client, self.workers, order, todo, done, notify, stop)
 
     def run_all(self, function: Callable[[Any], Any], things: Iterable[Any]) -> Iterator[Any]:
@@ -242,16 +248,25 @@ def _cluster(workers: int, scheduler: str | None) -> Iterator[Any]:
         with client:
             yield client
         return
-    with config.set(_SETTINGS):  # workers keep what is set while they are made
-        cluster = LocalCluster(
+    memory = free_memory()
+    if memory < workers * _LEAST:
+        fewer = f"start at most {memory // _LEAST}, or " if memory >= _LEAST else ""
+        raise BackendError(
+            f"{count(workers, 'worker')} need about {workers * _LEAST / 1e9:.0f} GB of memory, but {memory / 1e9:.1f} GB are free: "
+            f"{fewer}segment without workers."
+        )
+    with (
+        config.set(_SETTINGS),
+        LocalCluster(
             n_workers=workers,
             threads_per_worker=1,
-            memory_limit=free_memory() // workers,
+            memory_limit=memory // workers,
             # A page with nothing on it would listen all the same, to everybody on a port that others expect.
             scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"},
             silence_logs=logging.CRITICAL,  # what the user should know, events say
-        )
-    with cluster, Client(cluster, set_as_default=False) as client:
+        ) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
         client.register_worker_callbacks(ignore_interrupts)
         yield client
 

@@ -10,7 +10,10 @@ from napari_unet.augmentation import Augmentation
 from napari_unet.errors import ConfigError
 from napari_unet.settings import Settings
 
-__all__ = ["PredictConfig", "TrainConfig", "UNetConfig", "UNetPreset"]
+__all__ = ["OBJECT_FIELDS", "PredictConfig", "TrainConfig", "UNetConfig", "UNetPreset"]
+
+OBJECT_FIELDS = ("seed_threshold", "neck_depth", "min_size", "min_confidence")
+"""What `PredictConfig` may overrule of a model's `napari_unet.spec.ObjectDecoding`, by the same name."""
 
 UNetPreset = Literal["article", "quick", "quick-norm", "linked-code"]
 
@@ -201,7 +204,7 @@ class TrainConfig(Settings):
         ge=0.0,
         le=0.5,
         title="Held out",
-        description="Fraction of the painted region held out to measure quality; 0 for none.",
+        description="Fraction of the painted region held out to measure quality (of whole images and slices as many as it takes to reach about 2 megapixels of paint, at most); 0 for none.",
     )
     seed: int = Field(
         0, ge=0, le=2**31 - 1, title="Seed", description="The same seed gives the same training."
@@ -254,12 +257,26 @@ class PredictConfig(Settings):
         title="Seed threshold",
         description="Objects: probability of inside from which a pixel starts an object, so that a higher one parts more of them; empty for the model's own.",
     )
+    neck_depth: float | None = Field(
+        None,
+        ge=0.0,
+        le=1000.0,
+        title="Part at necks",
+        description="Objects: parted where the half width of a neck is below that of both sides by more than this many pixels; 0 parts none by shape; empty for the model's own.",
+    )
     min_size: int | None = Field(
         None,
         ge=0,
         le=1_000_000_000,
         title="Smallest object",
         description="Objects: those of fewer pixels are left out; empty for the model's own.",
+    )
+    min_confidence: float | None = Field(
+        None,
+        ge=0.0,
+        le=1.0,
+        title="Least confidence",
+        description="Objects: left out where the mean probability of not being background is lower; empty for the model's own.",
     )
     link_slices: bool = Field(
         False,

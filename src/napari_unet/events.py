@@ -109,7 +109,7 @@ class StepDone(Event):
     Parameters
     ----------
     step, steps : int
-        Steps done, and planned in all.
+        Steps done, and planned in all; by minutes, that may change once.
     loss : float
         Training loss of this step's batch.
     seconds_left : float
@@ -135,7 +135,8 @@ class Validated(Event):
     score : float
         Mean Dice over the classes, background counted in, 0 to 1.
     best : bool
-        True if this is the best so far (its weights are kept).
+        True if this is as good as the best so far, and its weights are kept. Where objects are learned, their average
+        precision is added to the score to tell.
     """
 
     step: int

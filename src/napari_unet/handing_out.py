@@ -9,10 +9,11 @@ from __future__ import annotations
 import math
 from collections import Counter, deque
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from queue import Empty, Queue
 from time import monotonic, sleep
-from typing import Any
+from typing import Any, cast
 
 from napari_unet.errors import BackendError, ConfigError, DataError, ModelError, NapariUNetError
 from napari_unet.events import Notify, Stop, TileDone, Warned
@@ -36,8 +37,14 @@ _LOOK = 2.0
 _PATIENCE = 30.0
 """Seconds between two questions whether to stop, two looks at the workers, and for pieces in hand to stop."""
 
+_ANSWER = 3.0
+"""Seconds for the few bytes that a worker answers; without them it most likely died meanwhile."""
+
 _RESTART = 20.0
 """Seconds in which a worker that died is usually replaced."""
+
+_VANISHED = 5
+"""How often the workers that had a piece may die before they note that they try it, as they do before memory lasts for their imports."""
 
 _HOPELESS = (ConfigError, DataError, ModelError)
 """Errors that another try would meet again."""
@@ -116,6 +123,10 @@ class _Out:
         The first.
     told : int
         Deaths that the user knows of.
+    tried : int
+        Tries that were noted when it came back last.
+    vanished : int
+        How often it came back because its workers died, without another try being noted.
     by : set of str
         Addresses of the workers where it failed.
     """
@@ -124,6 +135,8 @@ class _Out:
     failed: int = 0
     error: BaseException | None = None
     told: int = 0
+    tried: int = 0
+    vanished: int = 0
     by: set[str] = field(default_factory=set)
 
 
@@ -242,36 +255,55 @@ class _Dealer:
             self._notify(Warned("No worker is left: the segmentation goes on when there is one again."))
 
     def _take_in(self, out: _Out, future: Any) -> None:
-        if future.status in ("cancelled", "lost"):
-            raise lost()
-        found = None if future.status == "error" else future.result()
+        found = _answer(future)
+        if found is None:
+            # Its chunks tell what nobody says any more. A try that has not ended is no death here: Dask may be at it again.
+            if not self._counts_as_done(out.piece):
+                self._again.append(out)
+            return
         self._tell_deaths(out)
-        if isinstance(found, Done) and found.error is None:
-            self._take_in_done(out.piece, found)
+        if isinstance(found, BaseException):
+            self._take_in_failed(out, found)
+        elif found.error is not None:
+            out.by.add(found.worker)
+            self._take_in_failed(out, found.error)
         else:
-            out.by |= {found.worker} if isinstance(found, Done) else set()
-            self._take_in_failed(out, future.exception() if found is None else found.error)
+            self._take_in_done(out.piece, found)
 
     def _take_in_done(self, piece: Piece, found: Done) -> None:
         for warning in found.warnings:
             if warning not in self._said:
                 self._said.add(warning)
                 self._notify(Warned(warning))
-        pace = max(found.seconds / len(piece.chunks), 1e-4)
-        # The first piece of a worker includes what is done once.
-        self._pace = min(self._pace, pace) if self._pace else pace
+        if found.pace:
+            # The first piece of a worker includes what is done once.
+            self._pace = min(self._pace, found.pace) if self._pace else found.pace
         self._advance(len(piece.chunks))
+
+    def _counts_as_done(self, piece: Piece) -> bool:
+        """Count a piece as done if all its chunks are there, whatever became of who computed them; False if not."""
+        if self._missing(piece):
+            return False
+        self._advance(len(piece.chunks))
+        return True
 
     def _take_in_failed(self, out: _Out, error: BaseException) -> None:
         from distributed import KilledWorker
 
         if isinstance(error, _HOPELESS):
             raise error
+        if self._counts_as_done(out.piece):  # an earlier try wrote all, and died before it could say so
+            return
+        tried = len(tries_of(self._order.tries, out.piece.number))
         # A piece that waited in a process while another one killed it was not tried.
         if not isinstance(error, KilledWorker):
             out.failed += 1
             out.error = out.error or error
-        tried = len(tries_of(self._order.tries, out.piece.number))
+        elif tried == out.tried:
+            out.vanished += 1
+        out.tried = tried
+        if out.vanished == _VANISHED:
+            raise _vanishing() from error
         if max(tried, out.failed) < TRIES:
             self._again.append(out)
             return
@@ -327,10 +359,31 @@ class _Dealer:
             future.cancel()
 
 
+def _answer(future: Any) -> Done | BaseException | None:
+    """Fetch what a worker answered, or the error that ended it; None if its worker died since, or is silent."""
+    if future.status == "finished":
+        with suppress(Exception):  # what became of it, its status says
+            return cast(Done, future.result(timeout=_ANSWER))
+    if future.status == "cancelled":
+        raise lost()
+    if future.status == "error":
+        return cast(BaseException, future.exception())
+    future.cancel()  # or Dask would compute it again, unasked
+    return None
+
+
 def lost() -> BackendError:
     """Say that the scheduler is gone."""
     return BackendError(
         "The connection to the Dask scheduler was lost. What is done is kept: the same job goes on from there."
+    )
+
+
+def _vanishing() -> BackendError:
+    """Say that workers do not even begin; no piece would fare better than the one that showed it."""
+    return BackendError(
+        f"Workers died before they began to compute, {_VANISHED} times with the same piece, most likely because the memory for so many is "
+        "not there: start fewer of them, or with more memory each. What is done is kept: the same job goes on from there."
     )
 
 

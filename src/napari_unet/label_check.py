@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from os import PathLike
 from typing import Literal, cast
 
 from napari_unet.data.axes import ArrayLike, Stack, guess_axes
-from napari_unet.data.labels import Unpainted
+from napari_unet.data.finding import Finding, limited
+from napari_unet.data.labels import Unpainted, as_integers, distinct
 from napari_unet.data.lint import LabelCheck, lint
 from napari_unet.data.lint_pairs import NotFinite
 from napari_unet.errors import DataError
@@ -17,7 +18,7 @@ from napari_unet.files.pairs import match_pairs
 from napari_unet.spec import TargetKind
 from napari_unet.words import count
 
-__all__ = ["check", "check_opened", "settle_target"]
+__all__ = ["check", "check_opened", "check_resampled", "settle_target", "stacks_of"]
 
 _Path = str | PathLike[str]
 _Where = _Path | Sequence[_Path]
@@ -64,7 +65,7 @@ def check(
     FileError
         If a file cannot be read, or nothing matches.
     DataError
-        If an array has no Y and X, or its pixels are no numbers.
+        If `axes` do not fit an array, it has no Y and X, or its pixels are no numbers.
     """
     if _are_files(images) and _are_files(labels):
         pairs = match_pairs(cast(_Where, images), cast(_Where, labels)).pairs
@@ -81,15 +82,37 @@ def check(
         raise DataError(
             "Images are given as files and labels as arrays, or the reverse. Give both as one or the other."
         )
-    plain = axes and axes.replace("C", "").replace("S", "")
     return lint(
-        _stacks(cast(Sequence[ArrayLike], images), axes, "image"),
-        _stacks(cast(Sequence[ArrayLike], labels), plain, "labels"),
+        *stacks_of(cast(Sequence[ArrayLike], images), cast(Sequence[ArrayLike], labels), axes),
         unpainted=unpainted,
         background_value=background_value,
         target=target,
         not_finite=not_finite,
         stop=stop,
+    )
+
+
+def stacks_of(
+    images: Sequence[ArrayLike], labels: Sequence[ArrayLike], axes: str | None
+) -> tuple[list[Stack], list[Stack]]:
+    """Name the axes of images and labels that are arrays.
+
+    Parameters
+    ----------
+    images, labels : sequence of array-like
+        Images and the labels of each.
+    axes : str or None
+        Letters of the images' axes, which those of the labels follow, without channels; guessed without.
+
+    Raises
+    ------
+    DataError
+        If the letters do not fit an array, or its pixels are no numbers.
+    """
+    plain = axes and axes.replace("C", "").replace("S", "")
+    return (
+        [Stack(array, axes or guess_axes(array.shape), f"image {i}") for i, array in enumerate(images)],
+        [Stack(array, plain or guess_axes(array.shape), f"labels {i}") for i, array in enumerate(labels)],
     )
 
 
@@ -104,7 +127,7 @@ def check_opened(
     resampled: bool = False,
     stop: Stop = never_stop,
 ) -> LabelCheck:
-    """Check opened images and the labels of each, in the same order; pixel sizes are compared too.
+    """Check opened images and the labels of each, in the same order; pixel sizes are compared, and missing chunks told too.
 
     Parameters
     ----------
@@ -116,7 +139,7 @@ def check_opened(
         As for `check`.
     """
     unit = images[0].unit if images else "pixel"
-    return lint(
+    found = lint(
         [image.stack for image in images],
         [painted.stack for painted in labels],
         unpainted=unpainted,
@@ -128,6 +151,42 @@ def check_opened(
         resampled=resampled,
         stop=stop,
     )
+    return found.with_more(
+        limited(
+            Finding("warning", f"image {image.name!r}", *image.gaps) for image in images if image.missing[0]
+        )
+    )
+
+
+def check_resampled(
+    labels: Sequence[Image], resampled: Sequence[Image], size: float, stop: Stop = never_stop
+) -> Iterator[Finding]:
+    """Find the classes that labels lose where they are brought to another pixel size.
+
+    Parameters
+    ----------
+    labels, resampled : sequence of Image
+        Labels without errors, and the same at that pixel size.
+    size : float
+        Of their pixels, in the unit of `resampled`.
+    stop : callable
+        Asked now and then; True ends the look without a finding.
+
+    Yields
+    ------
+    Finding
+        One for each painted value that is lost.
+    """
+    before, after = _values(labels, stop), _values(resampled, stop)
+    if stop():
+        return
+    for value in sorted(before - after):
+        yield Finding(
+            "warning",
+            "all labels",
+            f"At pixels of {size:g} x {size:g} {resampled[0].unit} no pixel is left of the value {value}, so this class cannot be learned.",
+            "Choose a smaller pixel size, or paint more of it.",
+        )
 
 
 def settle_target(found: LabelCheck, notify: Notify) -> TargetKind:
@@ -170,18 +229,17 @@ def _are_files(what: object) -> bool:
     return isinstance(what, Sequence) and bool(what) and isinstance(what[0], str | PathLike)
 
 
+def _values(labels: Sequence[Image], stop: Stop) -> set[int]:
+    """Return the values that are painted."""
+    values: set[int] = set()
+    for stack in (painted.stack for painted in labels):
+        for n in range(stack.shape[0]):
+            if stop():
+                return values
+            values.update(distinct(as_integers(stack.read(n), stack.name)).tolist())
+    return values - {0}
+
+
 def _size(image: Image, unit: str) -> Mapping[str, float]:
     """Return the pixel size, where it is in the unit of the others."""
     return image.pixel_size if image.unit == unit else {}
-
-
-def _stacks(arrays: Sequence[ArrayLike], axes: str | None, what: str) -> list[Stack]:
-    """Name the axes of arrays; of those that `axes` does not fit, by their number."""
-    return [
-        Stack(
-            array,
-            axes if axes and len(axes) == len(array.shape) else guess_axes(array.shape),
-            f"{what} {i}",
-        )
-        for i, array in enumerate(arrays)
-    ]

@@ -19,7 +19,6 @@ from napari_unet.data.axes import Stack
 from napari_unet.data.blockwise import RunAll
 from napari_unet.data.decoding import decoding_of
 from napari_unet.data.instances import Scratch, Window, find_objects, slices_of
-from napari_unet.data.normalize import Range
 from napari_unet.events import Event, Notify, PredictStarted, Stop, TileDone
 from napari_unet.files.results import create_scratch
 from napari_unet.spec import ModelSpec
@@ -51,7 +50,7 @@ def scratch_in(folder: Path, most: int = _IN_MEMORY) -> Iterator[Scratch]:
         if prod(shape) * np.dtype(dtype).itemsize <= most:
             return np.zeros(shape, dtype)
         made += 1
-        return create_scratch(folder / str(made), shape, dtype)
+        return create_scratch(folder / str(made), shape, dtype, str(folder))
 
     try:
         yield scratch
@@ -66,9 +65,7 @@ def segment_objects(
     outputs: Mapping[str, Any],
     labels: Any,
     *,
-    chunk: tuple[int, int] | None = None,
     window: Window | None = None,
-    pixel_range: Range | None = None,
     tile_done: Callable[[tuple[int, ...]], bool] | None = None,
     slice_done: Callable[[tuple[int, ...]], bool] | None = None,
     scratch: Scratch = np.zeros,
@@ -91,12 +88,8 @@ def segment_objects(
         What the network writes, as for `napari_unet.nn.prediction.segment`; ``"probabilities"`` among it.
     labels : array-like
         Receives the objects.
-    chunk : (cy, cx), optional
-        Pixels of a chunk of the outputs.
     window : tuple of (start, stop), optional
         Part to segment, in slices, y and x.
-    pixel_range : Range, optional
-        Black and white of each channel, where they have been measured already.
     tile_done, slice_done : callable, optional
         Asked whether an earlier run has written a chunk of the outputs, or the objects of a slice.
     scratch : callable
@@ -126,10 +119,7 @@ def segment_objects(
             event = replace(event, total=tiles + slices)
         notify(event)
 
-    if segment(
-        model, stack, config, outputs, chunk=chunk, window=window, pixel_range=pixel_range,
-        is_done=tile_done, notify=tell, stop=stop,
-    ):  # fmt: skip
+    if segment(model, stack, config, outputs, window=window, is_done=tile_done, notify=tell, stop=stop):
         return True
 
     return find(

@@ -31,9 +31,10 @@ from napari_unet.files.image import open_source
 from napari_unet.files.model import read_card, read_model_file
 from napari_unet.files.results import folder_of
 from napari_unet.jobs import ArraySource, PredictJob
+from napari_unet.opening import Identity, Inputs, load
 from napari_unet.pixel_size import as_trained
-from napari_unet.prediction_run import load
-from napari_unet.targets import all_have, identity
+from napari_unet.prediction_run import smaller
+from napari_unet.targets import all_have
 
 if TYPE_CHECKING:
     from napari_unet.nn.model import UNetModel
@@ -69,6 +70,8 @@ class Order:
     ----------
     job : PredictJob
         What is read; its paths are absolute.
+    inputs : Inputs
+        Which files: all workers compute with the same.
     config : PredictConfig
         Its settings, with the precision and the largest tile spelled out: all workers compute the same.
     outputs : dict of str to zarr.Array
@@ -86,6 +89,7 @@ class Order:
     """
 
     job: PredictJob
+    inputs: Inputs
     config: PredictConfig
     outputs: dict[str, Any]
     chunk: tuple[int, int]
@@ -93,11 +97,6 @@ class Order:
     pixel_range: Range
     tries: Path
     threads: int
-
-    @property
-    def journal(self) -> Any:
-        """The output whose chunks say what is done."""
-        return list(self.outputs.values())[-1]
 
 
 @dataclass(frozen=True)
@@ -122,8 +121,8 @@ class Done:
 
     Parameters
     ----------
-    seconds : float
-        That it took, without opening anything.
+    pace : float
+        Seconds that a chunk took, without opening anything; 0 if all were there already.
     warnings : tuple of str
         For the user.
     error : NapariUNetError, optional
@@ -132,7 +131,7 @@ class Done:
         Address of the process that had it.
     """
 
-    seconds: float = 0.0
+    pace: float = 0.0
     warnings: tuple[str, ...] = ()
     error: NapariUNetError | None = None
     worker: str = ""
@@ -204,15 +203,14 @@ def compute_piece(order: Order, piece: Piece) -> Done:
     with _ONE:
         try:
             with _trying(order.tries, piece.number, worker.address) as (path, before):
-                seconds = _compute(order, piece, order.threads or worker.state.nthreads, before, path, tell)
+                pace = _compute(order, piece, order.threads or worker.state.nthreads, before, path, tell)
         except NapariUNetError as error:
             return Done(error=error, worker=worker.address)
-    return Done(seconds, tuple(warnings), worker=worker.address)
+    return Done(pace, tuple(warnings), worker=worker.address)
 
 
 def _compute(order: Order, piece: Piece, threads: int, before: list[Try], path: Path, tell: Notify) -> float:
-    """Compute a piece after some tries, and note at `path` how; return the seconds that it took."""
-    from napari_unet.nn.plan import pixels_of
+    """Compute a piece after some tries, and note at `path` how; return its `Done.pace`."""
     from napari_unet.nn.prediction import compute_chunks, make_plan
 
     model, stack = _opened(order, threads)
@@ -226,19 +224,15 @@ def _compute(order: Order, piece: Piece, threads: int, before: list[Try], path: 
     died_with = [each.megapixels for each in before if not each.ended and each.megapixels]
     if died_with:
         # Most likely memory ran out, which nothing else says on a processor.
-        config = config.with_tile(max(plan.smallest, min(died_with) / 2))
+        config = smaller(config, plan, min(died_with))
         plan = plan_with(config)
-    largest = max(pixels_of(part) for tile in plan.tiles for part in plan.tiles_of(tile))
-    _write(path, Try(_read(path).worker, largest / 1e6))
+    _write(path, Try(_read(path).worker, plan.computed))
     wanted = {chunk for chunk in piece.chunks if not all_have(order.outputs.values(), chunk)}
-    try:
-        compute_chunks(
-            model, stack, config, order.outputs, plan, wanted, window=order.window,
-            pixel_range=order.pixel_range, notify=tell, stop=lambda: not order.tries.exists(),
-        )  # fmt: skip
-    except OSError as error:
-        raise file_error(folder_of(order.journal), error) from error
-    return perf_counter() - begun
+    compute_chunks(
+        model, stack, config, order.outputs, plan, wanted, window=order.window,
+        pixel_range=order.pixel_range, notify=tell, stop=lambda: not order.tries.exists(),
+    )  # fmt: skip
+    return max(perf_counter() - begun, 1e-4) / len(wanted) if wanted else 0.0
 
 
 @contextmanager
@@ -298,22 +292,22 @@ def _read(path: Path) -> Try:
 
 
 def _opened(order: Order, threads: int) -> tuple[UNetModel, Stack]:
-    job = order.job
+    job, inputs = order.job, order.inputs
     try:
-        file, image = identity(job.model), identity(job.image.path)
-    except OSError as error:
-        path = job.image.path if error.filename is None else error.filename
+        inputs.check()
+    except FileError as error:
         raise FileError(
-            path,
-            f"a worker does not see it ({error.strerror or error}); all workers must see the same files.",
+            error.path, "a worker does not see it; all workers must see the same files under the same paths."
         ) from error
-    resampled = file if job.config.pixel_size == "model" else None
-    model = _model(file, order.config.precision, threads)
-    return model, _stack(job.image.model_dump_json(), image, resampled)
+    resampled = inputs.model if job.config.pixel_size == "model" else None
+    model = _model(inputs.model, order.config.precision, threads)
+    stack = _stack(job.image.model_dump_json(), inputs.image, resampled)
+    inputs.check()
+    return model, stack
 
 
 @lru_cache(maxsize=1)
-def _model(file: tuple[str, int, int], precision: Any, threads: int) -> UNetModel:
+def _model(file: Identity, precision: Any, threads: int) -> UNetModel:
     """Open a model, and keep it for the next piece: it would take seconds each time."""
     from napari_unet.nn import backend
 
@@ -324,7 +318,7 @@ def _model(file: tuple[str, int, int], precision: Any, threads: int) -> UNetMode
 
 
 @lru_cache(maxsize=1)
-def _stack(source: str, _: tuple[str, int, int], resampled: tuple[str, int, int] | None) -> Stack:
+def _stack(source: str, _: Identity, resampled: Identity | None) -> Stack:
     """Open an image, and keep it for the next piece."""
     image = open_source(ArraySource.model_validate_json(source))
     if resampled is not None:

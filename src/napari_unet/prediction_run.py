@@ -9,21 +9,22 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from napari_unet.config import PredictConfig
+from napari_unet.data.axes import Stack
 from napari_unet.data.blockwise import RunAll
 from napari_unet.data.decoding import label_type
-from napari_unet.data.instances import Scratch, Window, check_window, slices_of
+from napari_unet.data.instances import Scratch, Window, slices_of
 from napari_unet.events import Notify, PredictStarted, Report, Stop, Warned
-from napari_unet.files.atomic import file_error, make_folder
-from napari_unet.files.image import Image, open_source
-from napari_unet.files.model import read_model_file
+from napari_unet.files.atomic import make_folder
+from napari_unet.files.image import Image
 from napari_unet.jobs import Output, PredictJob
 from napari_unet.object_run import scratch_in, segment_objects
-from napari_unet.pixel_size import as_trained, bring_back, chunks_of, window_at
+from napari_unet.opening import Inputs, load, open_job
+from napari_unet.pixel_size import bring_back, chunks_of, window_at
 from napari_unet.region_table import write_regions
 from napari_unet.relabel_run import make_labels, without_classes
 from napari_unet.spec import ModelSpec
@@ -39,13 +40,16 @@ from napari_unet.targets import (
     scratch_beside,
 )
 
-__all__ = ["Means", "Opened", "load", "open_job", "open_targets", "run_prediction"]
+if TYPE_CHECKING:
+    from napari_unet.nn.plan import Plan
+
+__all__ = ["Means", "run_prediction", "smaller"]
 
 _CHUNK = (1024, 1024)
 """Pixels of an output chunk where tiles are computed on another grid, or none are."""
 
 _DECODING = 0.5
-"""Seconds a megapixel for the objects in probabilities: 32 were measured for 67 megapixels of nuclei."""
+"""Seconds a megapixel for the objects in probabilities: 31 were measured for 67 megapixels of nuclei parted at necks."""
 
 _STOPPED = "Stopped. What is done is kept: the same job goes on from there."
 
@@ -57,7 +61,7 @@ class Means:
     Parameters
     ----------
     segment : callable, optional
-        Does what `napari_unet.nn.prediction.segment` does, with the same arguments.
+        Does what `napari_unet.nn.prediction.segment` does, with the same arguments after the `Inputs`.
     run_all : callable
         As for `napari_unet.data.instances.find_objects`.
     memory : int, optional
@@ -88,15 +92,20 @@ def run_prediction(job: PredictJob, notify: Notify, stop: Stop, means: Means = H
     run = _Run(job, *open_job(job), notify, stop, means)
     if job.dry_run:
         return run.foresee()
+    if run.image.missing[0] and job.given == "image":
+        notify(Warned(" ".join(run.image.gaps)))
     for output in job.outputs:
         make_folder(Path(output.path).parent)
     with held(job) as attempt:
-        check_outputs(job)
+        check_outputs(job, run.inputs, run.spec)
         targets, stopped = run.do(attempt)
         outputs: dict[str, str] = {
             target.kind: str(target.group if stopped else target.output.path) for target in targets
         }
         if not stopped:
+            if not isinstance(run.image.array, np.ndarray):  # it was read all the time
+                run.inputs.check_image()
+            _check_whole(targets, run.image.stack, job.window)
             outputs |= write_regions(targets, run.image.stack, job.window)
             finish(targets, run.image, run.spec)
     seconds = time.monotonic() - started
@@ -108,34 +117,6 @@ def run_prediction(job: PredictJob, notify: Notify, stop: Stop, means: Means = H
         stopped=stopped,
         message=_STOPPED if stopped else f"{_done(job, run.image.stack.name)} in {seconds:.0f} s.",
     )
-
-
-class Opened(NamedTuple):
-    """What a job reads.
-
-    Parameters
-    ----------
-    spec, arrays
-        The model.
-    image : Image
-        On its own grid.
-    seen : Image
-        On the grid on which it is segmented; the same in most cases.
-    """
-
-    spec: ModelSpec
-    arrays: dict[str, Any]
-    image: Image
-    seen: Image
-
-
-def open_job(job: PredictJob) -> Opened:
-    """Open what a job reads."""
-    spec, arrays = read_model_file(job.model)
-    image = open_source(job.image)
-    check_window(job.window, image.stack)
-    resampled = job.config.pixel_size == "model" and job.given == "image"
-    return Opened(spec, arrays, image, as_trained(image, spec) if resampled else image)
 
 
 def _done(job: PredictJob, name: str) -> str:
@@ -150,7 +131,7 @@ class _Run:
     ----------
     job : PredictJob
         What was asked for.
-    spec, arrays, image, seen
+    inputs, spec, arrays, image, seen
         As `Opened` has them.
     notify, stop : callable
         Progress out, and the wish to stop in.
@@ -159,6 +140,7 @@ class _Run:
     """
 
     job: PredictJob
+    inputs: Inputs
     spec: ModelSpec
     arrays: dict[str, Any]
     image: Image
@@ -204,6 +186,16 @@ class _Run:
             replace(event, outputs=groups) if isinstance(event, PredictStarted) else event
         )
 
+    def _stopping(self, targets: Sequence[Target]) -> Stop:
+        """Ask whether to stop, and look that the outputs are still there: hours would be lost at the end."""
+
+        def stop() -> bool:
+            for target in targets:
+                target.check_there()
+            return self.stop()
+
+        return stop
+
     def _segment(self, attempt: Attempt, *, ours: bool = False) -> tuple[list[Target], bool]:
         from napari_unet.nn.prediction import make_plan
         from napari_unet.nn.prediction import segment as segment_here
@@ -212,30 +204,39 @@ class _Run:
         model = load(job.config, self.spec, self.arrays)
         means, kinds = self.means, [output.kind for output in job.outputs]
         first = make_plan(model, stack, job.config, kinds, memory=means.memory, parts=means.parts)
-        targets, network = open_targets(job, self.spec, self.image, first.chunk, ours=ours)
-        config = _smaller(job, attempt, first.smallest, self.notify)
-        written, chunk = [target.kind for target in network], network[-1].chunk
-        plan = make_plan(model, stack, config, written, chunk, job.window, memory=means.memory)
+        targets, network = _open_targets(job, self.inputs, self.spec, self.image, first.chunk, ours=ours)
+        config = _after(job.config, attempt, first, self.notify)
+        written = [target.kind for target in network]
+        plan = make_plan(model, stack, config, written, network[-1].chunk, job.window, memory=means.memory)
         attempt.begin(plan.computed)
         labels = next((target for target in targets if target not in network), None)
-        options: dict[str, Any] = {"chunk": chunk, "window": job.window, "stop": self.stop}
-        options["notify"] = self._telling(targets)
-        with _zarr_errors(targets[0]):
-            if labels is not None:
-                return targets, self._segment_objects(model, config, network, labels, plan, options)
-            arrays = {target.kind: target.array for target in network}
-            segment = means.segment or segment_here
-            is_done = partial(all_have, arrays.values())
-            return targets, segment(model, stack, config, arrays, is_done=is_done, **options)
+        tell, stop = self._telling(targets), self._stopping([*targets, *network])
+        compute = partial(means.segment, self.inputs) if means.segment else segment_here
+
+        def segment(*args: Any, **more: Any) -> bool:
+            stopped = compute(*args, plan=plan, **more)
+            if not stopped:
+                _check_whole(network, stack, job.window)
+            return stopped
+
+        if labels is not None:
+            return targets, self._segment_objects(segment, model, config, network, labels, plan, tell, stop)
+        arrays = {target.kind: target.array for target in network}
+        is_done = partial(all_have, arrays.values())
+        return targets, segment(
+            model, stack, config, arrays, window=job.window, is_done=is_done, notify=tell, stop=stop
+        )
 
     def _segment_objects(
         self,
+        segment: Callable[..., bool],
         model: Any,
         config: PredictConfig,
         network: Sequence[Target],
         labels: Target,
-        plan: Any,
-        options: dict[str, Any],
+        plan: Plan,
+        tell: Notify,
+        stop: Stop,
     ) -> bool:
         stack, means = self.image.stack, self.means
         slices = slices_of(stack, self.job.window)
@@ -245,14 +246,14 @@ class _Run:
             all_have(asked, work.index) for work in plan.works()
         )
         if scratch and complete:
-            options["notify"](PredictStarted({}, len(slices), len(slices), "CPU"))
+            tell(PredictStarted({}, len(slices), len(slices), "CPU"))
         else:
             arrays = {target.kind: target.array for target in network}
             with means.scratch_for(labels.output) as make:
                 if segment_objects(
-                    model, stack, config, arrays, labels.array, tile_done=partial(all_have, arrays.values()),
-                    slice_done=labels.has_slice, scratch=make, segment=means.segment, run_all=means.run_all,
-                    **options,
+                    model, stack, config, arrays, labels.array, window=self.job.window,
+                    tile_done=partial(all_have, arrays.values()), slice_done=labels.has_slice, scratch=make,
+                    segment=segment, run_all=means.run_all, notify=tell, stop=stop,
                 ):  # fmt: skip
                     return True
         for target in scratch:
@@ -263,12 +264,12 @@ class _Run:
         stack = without_classes(self.spec, self.image.stack)
         (output,) = self.job.outputs
         layout = stack.out_shape, stack.out_axes, label_type(self.spec)
-        target = open_target(self.job, output, self.spec, self.image, layout, _CHUNK)
-        with _zarr_errors(target), self.means.scratch_for(output) as scratch:
+        target = open_target(self.job, output, self.inputs, self.spec, self.image, layout, _CHUNK)
+        with self.means.scratch_for(output) as scratch:
             stopped = make_labels(
                 self.spec, self.job.config, stack, target.array, window=self.job.window, chunk_done=target.has,
                 slice_done=target.has_slice, scratch=scratch, run_all=self.means.run_all,
-                notify=self._telling([target]), stop=self.stop,
+                notify=self._telling([target]), stop=self._stopping([target]),
             )  # fmt: skip
         return [target], stopped
 
@@ -279,7 +280,7 @@ class _Run:
         job, stack = self.job, self.image.stack
         layouts = [output_layout(self.spec, stack, output.kind, job.config) for output in job.outputs]
         targets = [
-            open_target(job, output, self.spec, self.image, layout, _CHUNK)
+            open_target(job, output, self.inputs, self.spec, self.image, layout, _CHUNK)
             for output, layout in zip(job.outputs, layouts, strict=True)
         ]
         tell = self._telling(targets)
@@ -291,7 +292,7 @@ class _Run:
             window=window_at(job.window, stack, self.seen.stack),
         )
 
-        if all(t.has(index) for t in targets for index, *_ in chunks_of(stack, t.array, job.window)):
+        if all(_is_whole(target, stack, job.window) for target in targets):
             slices = len(slices_of(stack, job.window))
             tell(PredictStarted({}, slices, slices, "CPU"))
             stopped = False
@@ -299,25 +300,23 @@ class _Run:
             parts, stopped = replace(self, job=inner, image=self.seen, notify=tell)._segment(
                 attempt, ours=True
             )
-            stopped = stopped or _bring_back(targets, parts, self.seen.stack.out_axes, job.window, self.stop)
+            stopped = stopped or _bring_back(
+                targets, parts, self.seen.stack.out_axes, job.window, self._stopping(targets)
+            )
         if not stopped:
             for output in inner.outputs:
                 shutil.rmtree(output.path, ignore_errors=True)
         return targets, stopped
 
 
-def load(config: PredictConfig, spec: ModelSpec, arrays: dict[str, Any]) -> Any:
-    """Build a model in the precision that it is to compute in."""
-    from napari_unet.nn import backend
-    from napari_unet.nn.model import UNetModel
-    from napari_unet.nn.prediction import settle_precision
-
-    backend.prepare(settle_precision(config), seed=0)
-    return UNetModel.from_arrays(spec, arrays)
-
-
-def open_targets(
-    job: PredictJob, spec: ModelSpec, image: Image, chunk: tuple[int, int], *, ours: bool = False
+def _open_targets(
+    job: PredictJob,
+    inputs: Inputs,
+    spec: ModelSpec,
+    image: Image,
+    chunk: tuple[int, int],
+    *,
+    ours: bool = False,
 ) -> tuple[list[Target], list[Target]]:
     """Open a job's outputs, and what the network is to write.
 
@@ -325,6 +324,8 @@ def open_targets(
     ----------
     job : PredictJob
         The job.
+    inputs : Inputs
+        What it reads.
     spec : ModelSpec
         The model's card.
     image : Image
@@ -344,13 +345,13 @@ def open_targets(
     """
     from napari_unet.nn.outputs import output_layout
 
-    found = [target for target in (existing(job, output) for output in job.outputs) if target]
+    found = [target for target in (existing(job, output, inputs) for output in job.outputs) if target]
     if found:  # what is made anew goes chunk by chunk with what is there
         chunk = found[0].chunk
 
     def opened(output: Output, ours: bool) -> Target:
         layout = output_layout(spec, image.stack, output.kind, job.config)
-        return open_target(job, output, spec, image, layout, chunk, ours=ours)
+        return open_target(job, output, inputs, spec, image, layout, chunk, ours=ours)
 
     targets = [opened(output, ours) for output in job.outputs]
     if spec.objects is None or all(target.kind != "labels" for target in targets):
@@ -363,11 +364,16 @@ def open_targets(
     return targets, network
 
 
-def _smaller(job: PredictJob, attempt: Attempt, smallest: float, notify: Notify) -> PredictConfig:
+def smaller(config: PredictConfig, plan: Plan, died_with: float) -> PredictConfig:
+    """Return settings with tiles of half the megapixels that a process died with, as far as smaller ones are worth it."""
+    return config.with_tile(max(plan.smallest, died_with / 2))
+
+
+def _after(config: PredictConfig, attempt: Attempt, plan: Plan, notify: Notify) -> PredictConfig:
     """Return a job's settings, with smaller tiles where the run before died on larger ones."""
     if attempt.died_with is None:
-        return job.config
-    config = job.config.with_tile(max(smallest, attempt.died_with / 2))
+        return config
+    config = smaller(config, plan, attempt.died_with)
     notify(
         Warned(
             "The process that computed this segmentation ended abruptly, most likely because memory ran out: "
@@ -377,13 +383,17 @@ def _smaller(job: PredictJob, attempt: Attempt, smallest: float, notify: Notify)
     return config
 
 
-@contextmanager
-def _zarr_errors(target: Target) -> Iterator[None]:
-    """Say in a sentence what the disk refused while a chunk was written; the chunks before it are kept."""
-    try:
-        yield
-    except OSError as error:
-        raise file_error(target.group, error) from error
+def _is_whole(target: Target, stack: Stack, window: Window | None) -> bool:
+    """Whether all chunks of a window are on disk."""
+    return all(target.has(index) for index, *_ in chunks_of(stack, target.array, window))
+
+
+def _check_whole(targets: Sequence[Target], stack: Stack, window: Window | None) -> None:
+    """Make sure, before something is made of results, that nobody removed some of them meanwhile."""
+    for target in targets:
+        target.check_there()
+        if not _is_whole(target, stack, window):
+            raise target.removed()
 
 
 def _bring_back(
@@ -391,10 +401,9 @@ def _bring_back(
 ) -> bool:
     """Write what was computed on another grid on the image's own; True if stopped."""
     for target, part in zip(targets, parts, strict=True):
-        with _zarr_errors(target):
-            if bring_back(
-                part.array, axes, target.array, window,
-                nearest=target.kind == "labels", is_done=target.has, stop=stop,
-            ):  # fmt: skip
-                return True
+        if bring_back(
+            part.array, axes, target.array, window,
+            nearest=target.kind == "labels", is_done=target.has, stop=stop,
+        ):  # fmt: skip
+            return True
     return False

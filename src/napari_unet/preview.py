@@ -21,7 +21,7 @@ from napari_unet.data.sights import look
 from napari_unet.errors import DataError
 from napari_unet.events import Stop, ignore_events, never_stop
 from napari_unet.files.image import Image
-from napari_unet.label_check import check_opened, settle_target
+from napari_unet.label_check import check_opened, check_resampled, settle_target
 from napari_unet.pixel_size import at_one_pixel_size
 from napari_unet.processor import cores, has_bfloat16, memory
 
@@ -148,7 +148,10 @@ def preview(
     if found.of("error") or stop():
         return Preview(found)
     if pixel_size is not None:
+        painted = labels
         images, labels = at_one_pixel_size(images, labels, pixel_size)
+        if found.target == "classes":
+            found = found.with_more(check_resampled(painted, labels, pixel_size, stop))
     dataset = prepare(
         [image.stack for image in images],
         [painted.stack for painted in labels],

@@ -66,7 +66,7 @@ def make_labels(
     spec : ModelSpec
         The card of the model that computed them.
     config : PredictConfig
-        Threshold, seed threshold, smallest object, whether slices are joined.
+        Threshold, how objects are parted and which are left out, whether slices are joined.
     probabilities : Stack
         Maps as channels; uint8 (255 stands for 1) or decimals.
     labels : array-like

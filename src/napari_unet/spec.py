@@ -77,12 +77,26 @@ class ObjectDecoding(Settings):
         title="Seed threshold",
         description="Probability of inside from which a pixel starts an object; higher parts more objects.",
     )
+    neck_depth: float = Field(
+        0.0,
+        ge=0.0,
+        le=1000.0,
+        title="Part at necks",
+        description="Objects are parted where the half width of a neck is below that of both sides by more than this many pixels; 0 parts none by shape.",
+    )
     min_size: int = Field(
         0,
         ge=0,
         le=1_000_000_000,
         title="Smallest object",
         description="Objects of fewer pixels are left out.",
+    )
+    min_confidence: float = Field(
+        0.0,
+        ge=0.0,
+        le=1.0,
+        title="Least confidence",
+        description="Objects are left out whose mean probability of not being background is lower.",
     )
 
 

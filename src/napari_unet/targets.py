@@ -18,13 +18,16 @@ from napari_unet.files.image import Image
 from napari_unet.files.lock import Lock
 from napari_unet.files.results import (
     chunk_done,
+    clear_up,
     create_result,
     open_result,
     result_attributes,
     watch_result,
 )
-from napari_unet.files.tiff import write_tiff
+from napari_unet.files.tiff import LARGEST_WHOLE, write_tiff
+from napari_unet.files.zarr import is_zarr
 from napari_unet.jobs import Output, PredictJob
+from napari_unet.opening import Inputs
 from napari_unet.spec import ModelSpec
 
 __all__ = [
@@ -35,13 +38,12 @@ __all__ = [
     "check_outputs",
     "existing",
     "finish",
+    "forget_end",
     "has_chunk",
     "held",
-    "identity",
     "open_target",
     "scratch_beside",
 ]
-
 
 _BEAT, _STILL = 60.0, 900.0
 """Seconds between two signs of life, and without one after which a process on another computer counts as dead."""
@@ -80,6 +82,23 @@ class Target:
         """Whether an earlier run has written a chunk."""
         return has_chunk(self.array, index)
 
+    def check_there(self) -> None:
+        """Make sure that nobody removed it meanwhile: zarr would make folders anew and go on, with zeros before.
+
+        Raises
+        ------
+        FileError
+            If somebody did.
+        """
+        if not is_zarr(self.group):
+            raise self.removed()
+
+    def removed(self) -> FileError:
+        """Say that it, or some of it, is gone."""
+        path = Path(self.output.path)
+        what = "" if self.group == path else f"its unfinished part {self.group.name} "
+        return FileError(path, f"{what}was removed while it was being written; run it again.")
+
     def has_slice(self, index: tuple[int, ...]) -> bool:
         """Whether an earlier run has written the last chunk of a slice."""
         last = (-(-size // step) - 1 for size, step in zip(self.array.shape[-2:], self.chunk, strict=True))
@@ -96,23 +115,30 @@ def has_chunk(array: Any, index: tuple[int, ...]) -> bool:
     return chunk_done(array, (0,) * (int(array.ndim) - len(index)) + index)
 
 
-def check_outputs(job: PredictJob) -> None:
+def check_outputs(job: PredictJob, inputs: Inputs, spec: ModelSpec) -> None:
     """Refuse, before anything is computed, what could not be written in the end."""
+    largest = max(each.value for each in spec.classes)
     for output in job.outputs:
         path = Path(output.path)
         if path == _group_of(path):
             continue
+        if output.kind == "labels" and largest > LARGEST_WHOLE:
+            raise FileError(
+                path,
+                f"would not hold these labels: the classes of model {spec.name!r} go up to {largest}, "
+                "and OME-TIFF holds whole numbers of at most 32 bits. Write a .zarr instead.",
+            )
         check_writable(path)
         # Of several TIFFs some may have been written when the run was cut off: their scratch folders are there still.
-        if path.exists() and not job.overwrite and existing(job, output) is None:
+        if path.exists() and not job.overwrite and existing(job, output, inputs) is None:
             raise FileError(path, "exists already. Choose another name, or allow it to be overwritten.")
 
 
-def existing(job: PredictJob, output: Output) -> Target | None:
+def existing(job: PredictJob, output: Output, inputs: Inputs) -> Target | None:
     """Open what an interrupted, or finished, run of the same job left; None if there is nothing."""
     group = _group_of(Path(output.path))
-    if group.exists() and _origin_of(group) == _origin(job, output):
-        return Target(output, group, open_result(group))
+    if group.exists() and _origin_of(group) == _origin(job, output, inputs):
+        return Target(output, group, open_result(group, output.path))
     return None
 
 
@@ -126,11 +152,15 @@ def begun(job: PredictJob) -> list[Any]:
     """
     if not (Path(job.model).exists() and Path(job.image.path).exists()):
         return []
-    arrays = []
+    arrays, inputs = [], Inputs.of(job)
     for output in job.outputs:
         path = Path(output.path)
         group = _group_of(path)
-        if not group.exists() or _origin_of(group) != _origin(job, output) or _lock_of(path).is_held():
+        if (
+            not group.exists()
+            or _origin_of(group) != _origin(job, output, inputs)
+            or _lock_of(path).is_held()
+        ):
             return []
         arrays.append(watch_result(group))
     return arrays
@@ -139,6 +169,7 @@ def begun(job: PredictJob) -> list[Any]:
 def open_target(
     job: PredictJob,
     output: Output,
+    inputs: Inputs,
     spec: ModelSpec,
     image: Image,
     layout: Any,
@@ -154,6 +185,8 @@ def open_target(
         Says what the result depends on.
     output : Output
         Of the job, or of our own.
+    inputs : Inputs
+        What the job reads, as it was when it was opened.
     spec : ModelSpec
         The model's card.
     image : Image
@@ -165,7 +198,7 @@ def open_target(
     ours : bool
         Whether it is a scratch folder, which may be replaced.
     """
-    found = existing(job, output)
+    found = existing(job, output, inputs)
     if found is not None:
         return found
     path = Path(output.path)
@@ -173,7 +206,7 @@ def open_target(
     shape, axes, dtype = layout
     height, width = shape[-2:]
     classes = shape[:1] if axes.startswith("C") else ()
-    array = create_result(
+    create_result(
         group,
         shape,
         (*classes, *(1,) * (len(shape) - len(classes) - 2), min(chunk[0], height), min(chunk[1], width)),
@@ -182,7 +215,7 @@ def open_target(
         pixel_size=image.pixel_size,
         unit=image.unit,
         attributes={
-            "origin": _origin(job, output),
+            "origin": _origin(job, output, inputs),
             "kind": output.kind,
             "target": spec.target,
             "classes": [c.model_dump() for c in spec.classes],
@@ -190,7 +223,7 @@ def open_target(
         channel_names=[c.name for c in spec.classes] if classes else (),
         overwrite=job.overwrite or ours or group != path,  # a scratch folder is ours alone
     )
-    return Target(output, group, array)
+    return Target(output, group, open_result(group, output.path))
 
 
 def scratch_beside(path: str, what: str) -> Path:
@@ -237,7 +270,7 @@ class Attempt:
 
 @contextmanager
 def held(job: PredictJob) -> Iterator[Attempt]:
-    """Hold a job's outputs for this process alone, and look whether the last one that held them died.
+    """Hold a job's outputs for this process alone, and look whether the last one that held them died; remove what it left half-written.
 
     Raises
     ------
@@ -245,7 +278,7 @@ def held(job: PredictJob) -> Iterator[Attempt]:
         If another process fills one of them.
     """
     paths = sorted(Path(output.path) for output in job.outputs)
-    note = _beside(paths[-1], "tile.json")
+    note = _note_of(job)
     with ExitStack() as stack:
         locks = [_lock_of(path) for path in paths]
         died = False
@@ -253,8 +286,20 @@ def held(job: PredictJob) -> Iterator[Attempt]:
             died = lock.acquire() or died
             stack.callback(lock.release)
         stack.enter_context(_beating(locks))
+        for path in (note, *paths, *map(_group_of, paths)):
+            clear_up(path)
         yield Attempt(_megapixels(note) if died else None, note)
         note.unlink(missing_ok=True)
+
+
+def forget_end(job: PredictJob) -> None:
+    """Let the end of a run that was killed on purpose not count as one for lack of memory."""
+    with suppress(OSError):
+        _note_of(job).unlink(missing_ok=True)
+
+
+def _note_of(job: PredictJob) -> Path:
+    return _beside(max(Path(output.path) for output in job.outputs), "tile.json")
 
 
 def _lock_of(path: Path) -> Lock:
@@ -302,22 +347,14 @@ def _origin_of(group: Path) -> str | None:
         return None  # not a result of ours: create_result says so, or replaces a scratch folder
 
 
-def _origin(job: PredictJob, output: Output) -> str:
+def _origin(job: PredictJob, output: Output, inputs: Inputs) -> str:
     """Return a digest of all that a result depends on, to tell whether a run can go on with it."""
     config = job.config.model_dump(exclude={"tile_megapixels"})  # changes the tiles, not the answer
-    image = identity(job.image.path)
     content = [
-        identity(job.model),
-        image,
+        *inputs,
         job.image.model_dump(exclude={"path"}),
         output.kind,
         job.window,
         config,
     ]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
-
-
-def identity(path: str) -> tuple[str, int, int]:
-    """Return what tells whether a file is still the same: its absolute path, size, and time of the last change."""
-    status = Path(path).stat()
-    return str(Path(path).absolute()), status.st_size, status.st_mtime_ns

@@ -34,7 +34,7 @@ from napari_unet.files.image import Image, open_source
 from napari_unet.files.model import read_model_file, save_model_file
 from napari_unet.files.run import RunFolder
 from napari_unet.jobs import TrainJob
-from napari_unet.label_check import check_opened, settle_target
+from napari_unet.label_check import check_opened, check_resampled, settle_target
 from napari_unet.pixel_size import at_one_pixel_size
 from napari_unet.spec import (
     OBJECT_CLASSES,
@@ -78,6 +78,9 @@ def run_training(job: TrainJob, notify: Notify, stop: Stop) -> Report:
         target = settle_target(found, notify)
         if job.pixel_size is not None:
             images, labels = at_one_pixel_size(images, labels, job.pixel_size)
+            if target == "classes":
+                for finding in check_resampled(opened[1], labels, job.pixel_size, stop):
+                    notify(Warned(str(finding)))
         dataset = prepare(
             [image.stack for image in images],
             [painted.stack for painted in labels],
@@ -252,8 +255,8 @@ def train_on(
     stop: Stop,
 ) -> TrainResult:
     """Train on a dataset, from a model or a checkpoint if given; with a run folder, keep everything there."""
-    for note in dataset.notes:
-        notify(Noted(note))
+    for warning in dataset.warnings:
+        notify(Warned(warning))
     if folder:
         folder.truncate_history(resume[1]["step"] if resume else 0)
 

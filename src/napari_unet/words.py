@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-__all__ = ["count", "duration", "listed", "time_left"]
+__all__ = ["count", "duration", "listed", "some", "time_left"]
 
 
 def time_left(seconds: float) -> str:
@@ -49,3 +49,9 @@ def listed(words: Sequence[str]) -> str:
     """Write words one after another, e.g. ``"labels"``, ``"labels, probabilities and regions"``."""
     *first, last = words
     return f"{', '.join(first)} and {last}" if first else last
+
+
+def some(items: Sequence[object], most: int = 3) -> str:
+    """Write the first few items one after another, e.g. ``"1, 2, 3 and 4 more"``."""
+    shown = ", ".join(str(item) for item in items[:most])
+    return f"{shown} and {len(items) - most:,} more" if len(items) > most else shown

@@ -27,7 +27,7 @@ import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, TextIO
+from typing import IO, Any, TextIO
 
 import psutil
 
@@ -71,6 +71,7 @@ class _Inbox:
         self.commands: queue.Queue[tuple[dict[str, Any], threading.Event]] = queue.Queue()
         self._stream = stream
         self._stops: list[threading.Event] = []
+        self.in_hand: Any = None  # the job that runs, or ran last
         threading.Thread(target=self._listen, name="inbox", daemon=True).start()
 
     def _listen(self) -> None:
@@ -88,9 +89,20 @@ class _Inbox:
         self._stop_all()
         self._put({"do": "quit"})
         # Every file is written atomically, so cutting a very long step off loses only that step.
-        watchdog = threading.Timer(_ORPHAN_SECONDS, os._exit, [1])
+        watchdog = threading.Timer(_ORPHAN_SECONDS, self._cut_off)
         watchdog.daemon = True
         watchdog.start()
+
+    def _cut_off(self) -> None:
+        """End in the middle of a step; that says nothing of memory, so it must not make the tiles of the next run smaller."""
+        from napari_unet.targets import forget_end
+
+        try:
+            job = job_from_content(self.in_hand)
+            if isinstance(job, PredictJob):
+                forget_end(job)
+        finally:
+            os._exit(1)
 
     def _put(self, command: dict[str, Any]) -> None:
         stop = threading.Event()
@@ -124,6 +136,7 @@ def main() -> int:
                 return 0
             match command:
                 case {"do": "run", "job": job}:
+                    inbox.in_hand = job
                     _run(job, notify, stop.is_set)
                 case {"do": "warm"}:
                     _warm()
@@ -251,13 +264,20 @@ def _run_once(job: TrainJob | PredictJob, notify: Notify, stop: Stop) -> Report 
     reader = threading.Thread(target=_forward, args=(process.stdout, lines), daemon=True)
     reader.start()
     try:
-        print(json.dumps({"do": "run", "job": job.model_dump(mode="json")}), file=process.stdin, flush=True)
+        _say(process.stdin, {"do": "run", "job": job.model_dump(mode="json")})
         return _wait(process, lines, notify, stop)
     finally:
-        process.stdin.close()
+        with suppress(OSError):  # what could not be sent
+            process.stdin.close()
         process.wait()
         reader.join()
         process.stdout.close()
+
+
+def _say(stream: IO[str] | None, command: dict[str, Any]) -> None:
+    """Send a command to a worker; if that is gone, its exit code says so in a moment."""
+    with suppress(OSError):
+        print(json.dumps(command), file=stream, flush=True)
 
 
 def _forward(stream: TextIO, lines: queue.Queue[str | None]) -> None:
@@ -273,7 +293,7 @@ def _wait(
     while True:
         if not asked and stop():
             asked = True
-            print(json.dumps({"do": "stop"}), file=process.stdin, flush=True)
+            _say(process.stdin, {"do": "stop"})
         try:
             line = lines.get(timeout=0.1)
         except queue.Empty:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from napari_unet.data.axes import Stack
-from napari_unet.data.dataset import Dataset, prepare
+from napari_unet.data.dataset import Dataset, Example, _load, prepare
 from napari_unet.data.labels import IGNORE, ClassMap
 from napari_unet.data.normalize import survey
 from napari_unet.errors import DataError
@@ -121,6 +121,43 @@ def test_paint_on_nothing_but_nan_is_refused() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("target", "unpainted", "left", "hidden"),
+    [
+        ("classes", "ignore", "background", "class 2"),
+        ("classes", "background", "background", "class 1 and class 2"),
+        ("objects", "background", "background", "inside and border"),
+    ],
+)
+def test_a_single_class_that_nan_pixels_leave_is_refused(
+    target: str, unpainted: str, left: str, hidden: str
+) -> None:
+    image = noise((12, 16), "f4")
+    labels = np.zeros((12, 16), np.uint8)
+    labels[:6, :6], labels[6:, :6] = 1, 2
+    image[labels > (1 if unpainted == "ignore" else 0)] = np.nan
+    options = {"target": target, "unpainted": unpainted, "not_finite": "ignore"}
+    with pytest.raises(DataError) as caught:
+        one(image, labels, background_value=1 if unpainted == "ignore" else None, **options)
+    assert str(caught.value) == (
+        f"Of labels 'cells' only {left} is left to train on: every pixel of {hidden} lies on a NaN or infinite "
+        "pixel. A network needs two classes to tell apart: paint on pixels that have a value, or repair the image."
+    )
+
+
+def test_a_class_that_nan_pixels_hide_is_told() -> None:
+    image = noise((6, 8), "f4")
+    labels = np.zeros((6, 8), np.uint8)
+    labels[0], labels[1] = 4, 9
+    assert one(image, labels).warnings == ()
+    image[1] = np.nan
+    (warning,) = one(image, labels, not_finite="ignore").warnings
+    assert warning == (
+        "Every pixel of class 9 lies on a NaN or infinite pixel, so it cannot be learned. "
+        "Paint it on pixels that have a value, or repair the image."
+    )
+
+
 @pytest.mark.parametrize("value", [0, 7])
 def test_a_constant_image_stays_finite(value: int) -> None:
     dataset = one(np.full((6, 8), value, np.float64), np.eye(6, 8, dtype=np.uint8))
@@ -191,6 +228,23 @@ def test_pairs_that_cannot_train_are_refused(images: list[Stack], labels: list[S
     with pytest.raises(DataError) as caught:
         prepare(images, labels, unpainted="background")
     assert str(caught.value) == sentence
+
+
+def test_slices_that_do_not_fit_into_memory_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    room = iter("ab")
+
+    def load(*args: Any) -> Example:
+        if next(room, None) is None:
+            raise MemoryError
+        return _load(*args)
+
+    monkeypatch.setattr("napari_unet.data.dataset._load", load)
+    with pytest.raises(DataError) as caught:
+        one(noise((5, 8, 9)), noise((5, 8, 9)) % 2)
+    assert str(caught.value) == (
+        "Memory ran out when 2 of 5 painted slices had been loaded, all of which are kept in memory to train on: "
+        "erase the labels of some slices, give fewer or smaller images, or close other programs."
+    )
 
 
 @pytest.mark.parametrize("after", range(12))

@@ -8,6 +8,7 @@ from scipy import ndimage
 
 from napari_unet.config import PredictConfig, UNetConfig
 from napari_unet.data.decoding import Region, choose_decoding, choose_threshold, decoding_of
+from napari_unet.data.objects import decode
 from napari_unet.errors import DataError
 from napari_unet.spec import ClassInfo, ModelSpec, ObjectDecoding
 
@@ -38,6 +39,26 @@ def test_specks_are_left_out() -> None:
     choice = choose_decoding([Region(specked, sure.truth, sure.known)])
     assert choice is not None
     assert 2 <= choice.decoding.min_size <= 30
+
+
+def test_doubtful_specks_are_left_out_however_large() -> None:
+    sure = region(2)
+    specked = sure.probabilities.copy()
+    free = ndimage.distance_transform_edt(sure.truth == 0) > 6
+    specked[free] = 0.2, 0.6, 0.2
+    choice = choose_decoding([Region(specked, sure.truth, sure.known)])
+    assert choice is not None
+    assert 0.8 < choice.decoding.min_confidence <= 0.9
+    assert choice.ap50 == 1
+
+
+def test_borders_that_a_network_misses_are_made_up_for_by_necks() -> None:
+    ids = blobs(5, (96, 104))
+    shut = np.stack([ids == 0, ids > 0, 0 * ids], -1).astype(np.float32)
+    choice = choose_decoding([Region(shut, ids, np.ones(ids.shape, bool))])
+    assert choice is not None
+    assert choice.decoding.neck_depth > 0
+    assert np.array_equal(np.unique(decode(shut, choice.decoding)), np.unique(ids))
 
 
 def test_what_is_not_known_does_not_count() -> None:
@@ -131,6 +152,48 @@ def test_where_nothing_can_be_joined_the_threshold_is_that_of_dice(rare: float) 
     assert scores[choose_threshold([region], scores)] > max(scores.values()) - 0.005
 
 
+def stroked(*strokes: tuple[slice, slice]) -> Region:
+    """`walled(0.72)` of which only strokes are painted."""
+    region = walled(0.72)
+    known = np.zeros(region.known.shape, bool)
+    for stroke in strokes:
+        known[stroke] = True
+    return Region(region.probabilities, region.truth, known)
+
+
+LEFT, RIGHT = (slice(2, 5), slice(5, 15)), (slice(12, 15), slice(25, 38))
+WALL = (slice(12, 19), slice(20, 21))
+
+
+@pytest.mark.parametrize("exchanged", [False, True])
+def test_strokes_in_two_cells_ask_for_a_threshold_that_parts_them(exchanged: bool) -> None:
+    region = stroked(LEFT, RIGHT, WALL)
+    if exchanged:
+        region = Region(region.probabilities[..., ::-1], 1 - region.truth, region.known)
+    threshold = choose_threshold([region], dice(region), whole=False)
+    assert 0.7 < (1 - threshold if exchanged else threshold) < 0.9
+
+
+def test_a_stroke_that_a_threshold_breaks_speaks_against_it() -> None:
+    region = stroked(LEFT, RIGHT, WALL)
+    region.probabilities[:, 30, 1] = 0.5  # the cell on the right is dim across its middle
+    threshold = choose_threshold([region], dice(region), whole=False)
+    assert threshold <= 0.5
+
+
+def test_one_stroke_of_each_class_leaves_the_threshold_to_dice() -> None:
+    region = stroked(LEFT, WALL)
+    scores = {threshold: 0.8 - abs(threshold - 0.3) for threshold in THRESHOLDS}
+    assert choose_threshold([region], scores, whole=False) == 0.3
+
+
+def test_what_was_not_computed_joins_no_strokes() -> None:
+    region = stroked(LEFT, RIGHT, WALL)
+    region.probabilities[6:11] = np.nan  # the gap lies there
+    scores = {threshold: 0.8 - abs(threshold - 0.3) for threshold in THRESHOLDS}
+    assert choose_threshold([region], scores, whole=False) == 0.3
+
+
 def test_without_regions_dice_alone_counts_and_of_equals_the_middle() -> None:
     assert choose_threshold([], {0.2: 0.7, 0.45: 0.8, 0.6: 0.8, 0.9: 0.1}) == 0.45
 
@@ -143,8 +206,8 @@ def test_settings_of_the_user_overrule_those_of_the_model() -> None:
         objects=ObjectDecoding(seed_threshold=0.7, min_size=9),
     )
     assert decoding_of(spec, PredictConfig()) == spec.objects
-    assert decoding_of(spec, PredictConfig(threshold=0.2, min_size=0)) == ObjectDecoding(
-        foreground_threshold=0.2, seed_threshold=0.7, min_size=0
+    assert decoding_of(spec, PredictConfig(threshold=0.2, min_size=0, neck_depth=2)) == ObjectDecoding(
+        foreground_threshold=0.2, seed_threshold=0.7, min_size=0, neck_depth=2
     )
     with pytest.raises(DataError, match="tells classes apart, not objects"):
         decoding_of(ModelSpec(), PredictConfig())

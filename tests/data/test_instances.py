@@ -108,6 +108,11 @@ def pictures(draw: st.DrawFn) -> np.ndarray:
     noise = [ndimage.gaussian_filter(rng.normal(size=shape), size) for _ in range(3)]
     steep = np.array(noise) / np.std(noise) * draw(st.sampled_from([0.5, 2.0, 8.0]))
     steep[0] += draw(st.sampled_from([-2.0, 0.0, 1.0, 3.0]))
+    y, x = np.indices(shape)
+    for _ in range(draw(st.integers(0, 8))):  # discs that may run into each other
+        at = rng.uniform(0, shape)
+        disc = np.hypot(y - at[0], x - at[1]) < draw(st.sampled_from([4, 9, 13]))
+        steep[0, disc], steep[1, disc] = -5, 3
     for _ in range(draw(st.integers(0, 4))):
         walk = np.cumsum(rng.integers(-1, 2, (draw(st.integers(1, 400)), 2)), 0) + rng.integers(0, shape)
         y, x = (walk % shape).T
@@ -124,10 +129,12 @@ decodings = st.builds(
     foreground_threshold=st.sampled_from([0.1, 0.5, 0.9]),
     seed_threshold=st.sampled_from([0.2, 0.5, 0.9]),
     min_size=st.sampled_from([0, 2, 30]),
+    neck_depth=st.sampled_from([0.0, 0.5, 1.0, 2.0]),
+    min_confidence=st.sampled_from([0.0, 0.6, 0.95]),
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(pictures(), decodings, st.integers(1, 64), st.tuples(st.integers(1, 95), st.integers(1, 95)))
 def test_blocks_give_what_the_whole_slice_gives(
     stored: np.ndarray, how: ObjectDecoding, side: int, chunk: tuple[int, int]
@@ -137,7 +144,7 @@ def test_blocks_give_what_the_whole_slice_gives(
     np.testing.assert_array_equal(labels, decode(as_network(stored), how))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(pictures(), decodings, st.data())
 def test_a_picture_can_be_cut_around_whole_regions(
     stored: np.ndarray, how: ObjectDecoding, data: st.DataObject
@@ -199,10 +206,27 @@ def test_a_region_that_is_cut_gives_what_it_gives_whole_if_objects_are_small(see
 def test_objects_smaller_than_the_margin_do_not_show_that_a_region_is_cut(
     stored: np.ndarray, how: ObjectDecoding, side: int
 ) -> None:
-    found = decode(as_network(stored), how.replace(min_size=0))
+    found = decode(as_network(stored), how.replace(min_size=0, min_confidence=0))
     sides = [max(y.stop - y.start, x.stop - x.start) for y, x in ndimage.find_objects(found)]
     labels = np.zeros(stored.shape[1:], IDS)
     find_objects(stored, labels, how, blocks=Blocks(side, limit=1, margin=max(sides, default=0) + 1))
+    np.testing.assert_array_equal(labels, decode(as_network(stored), how))
+
+
+@pytest.mark.parametrize("margin", [23, 26, 40])
+@pytest.mark.parametrize("side", [24, 48, 61])
+def test_discs_that_run_into_each_other_are_parted_as_if_the_region_were_whole(
+    side: int, margin: int
+) -> None:
+    y, x = np.indices((110, 150))
+    inside = np.zeros((110, 150), bool)
+    for row, column in np.mgrid[13:110:21, 13:150:21].reshape(2, -1).T:
+        inside |= np.hypot(y - row, x - column) < 11.5
+    stored = np.stack([255 * ~inside, 255 * inside, 0 * inside]).astype(np.uint8)
+    how = ObjectDecoding(neck_depth=1.5)
+    labels = np.zeros((110, 150), IDS)
+    find_objects(stored, labels, how, blocks=Blocks(side, limit=1, margin=margin))
+    assert labels.max() == 35
     np.testing.assert_array_equal(labels, decode(as_network(stored), how))
 
 
@@ -218,7 +242,7 @@ def test_a_snake_through_all_blocks_is_one_object() -> None:
         assert labels.max() == 1
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.lists(st.integers(0, 9), min_size=2, max_size=4), st.integers(5, 60), decodings)
 def test_joined_objects_do_not_depend_on_blocks(seeds: list[int], side: int, how: ObjectDecoding) -> None:
     stored = np.stack([stack_of(1, seed)[0][:, 0] for seed in seeds], axis=1)

@@ -134,6 +134,20 @@ def test_bool_and_whole_floats_are_labels(labels: np.ndarray) -> None:
             "Labels 'cells' hold 1e+30, above the largest value, 9223372036854775807: number the classes from 1 up.",
         ),
         (
+            np.array([1, 1e30], np.float32),
+            (
+                "Labels 'cells' hold 1.0000000150474662e+30, above the largest value, 9223372036854775807: "
+                "number the classes from 1 up."
+            ),
+        ),
+        (
+            np.array([2.0**63]),
+            (
+                "Labels 'cells' hold 9.223372036854776e+18, above the largest value, 9223372036854775807: "
+                "number the classes from 1 up."
+            ),
+        ),
+        (
             np.array([1j]),
             "Labels 'cells' are of type complex128. Labels must be whole numbers: choose a labels layer.",
         ),

@@ -43,7 +43,6 @@ def test_any_number_of_objects_becomes_three_classes() -> None:
     assert example.ids is not None
     assert (example.ids.max(), example.ids.dtype) == (399, np.int32)
     np.testing.assert_array_equal(example.target, object_targets(example.ids))
-    assert dataset.notes == ()
 
 
 def test_what_is_unpainted_carries_no_loss_and_background_is_named() -> None:
@@ -62,18 +61,6 @@ def test_pieces_of_one_value_are_objects() -> None:
     dataset = one(labels)
     assert dataset.examples[0].ids is not None
     assert dataset.examples[0].ids.max() == 9
-
-
-def test_what_is_meant_is_proposed_and_said() -> None:
-    ids = squares((60, 60))
-    proposed = one(ids, target="auto")
-    assert proposed.target == "objects"
-    assert proposed.notes[0].startswith("Each painted value is taken for one object, because ")
-    classes = one(ids % 3, target="auto")
-    assert classes.target == "classes"
-    assert classes.class_map.values == (0, 1, 2)
-    assert classes.examples[0].ids is None
-    assert classes.notes[0].endswith("If each value is one object, choose objects.")
 
 
 def test_nothing_painted_is_refused() -> None:

@@ -22,6 +22,7 @@ from napari_unet.data.objects import (
     object_distances,
     object_targets,
 )
+from napari_unet.data.tally import certainty
 from napari_unet.errors import DataError
 from napari_unet.files.image import open_image
 from napari_unet.spec import ObjectDecoding
@@ -152,6 +153,7 @@ def test_objects_are_whole_numbers_in_scan_order_and_none_is_small(seed: int) ->
         foreground_threshold=rng.uniform(0.2, 0.8),
         seed_threshold=rng.uniform(0.2, 0.8),
         min_size=int(rng.integers(12)),
+        neck_depth=float(rng.choice([0, 1, 2])),
     )
     found = decode(probabilities, how)
     assert found.dtype == np.uint8
@@ -191,6 +193,48 @@ def test_a_region_without_a_seed_is_one_object() -> None:
     np.testing.assert_array_equal(decode(probabilities, ObjectDecoding()), expected)
     large = decode(probabilities, ObjectDecoding(min_size=10))
     np.testing.assert_array_equal(large, expected > 1)
+
+
+def dumbbell(gap: int) -> np.ndarray:
+    """Inside of two discs of radius 8, `gap` pixels apart, joined by a bridge of 5 pixels, which a network did not part."""
+    y, x = np.indices((24, 44))
+    inside = np.minimum(np.hypot(y - 12, x - 12), np.hypot(y - 12, x - 28 - gap)) < 8
+    inside |= (abs(y - 12) < 3) & (x > 12) & (x < 28 + gap)
+    return certain(np.where(inside, INSIDE, 0))
+
+
+def test_what_a_neck_joins_is_parted_there() -> None:
+    whole = decode(dumbbell(4), ObjectDecoding())
+    parted = decode(dumbbell(4), ObjectDecoding(neck_depth=2))
+    assert whole.max() == 1
+    assert parted.max() == 2
+    np.testing.assert_array_equal(parted > 0, whole > 0)
+    assert (parted[:, :18].max(), parted[:, 26:][parted[:, 26:] > 0].min()) == (1, 2)
+    assert decode(dumbbell(4), ObjectDecoding(neck_depth=7)).max() == 1  # the bridge is no 7 pixels narrower
+
+
+def test_a_convex_object_stays_whole_at_any_depth() -> None:
+    y, x = np.indices((30, 50))
+    ellipse = certain(np.where(((y - 15) / 11) ** 2 + ((x - 25) / 22) ** 2 < 1, INSIDE, 0))
+    for depth in (0.5, 1.0, 2.0):
+        assert decode(ellipse, ObjectDecoding(neck_depth=depth)).max() == 1
+
+
+def test_certainty_holds_what_stored_maps_may_hold() -> None:
+    background = np.array([[0, 0.5, 1, -0.02, 1.3, np.nan]], np.float32)
+    probabilities = np.stack([background, 1 - background, 0 * background], -1)
+    assert certainty(probabilities).tolist() == [[255, 128, 0, 255, 0, 0]]
+
+
+def test_objects_of_which_the_network_is_not_sure_are_left_out() -> None:
+    probabilities = np.zeros((8, 16, 3), np.float32)
+    probabilities[..., 0] = 1
+    probabilities[2:6, 2:6] = 0.3, 0.6, 0.1
+    probabilities[2:6, 9:13] = 0.1, 0.8, 0.1
+    assert decode(probabilities, ObjectDecoding(min_confidence=0.65)).max() == 2
+    np.testing.assert_array_equal(
+        decode(probabilities, ObjectDecoding(min_confidence=0.8)), probabilities[..., 0] < 0.2
+    )
 
 
 def test_other_probabilities_are_refused() -> None:

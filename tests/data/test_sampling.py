@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from napari_unet.augmentation import Augmentation, AugmentationPreset
+from napari_unet.data import holdout
 from napari_unet.data.augment import draw_variation
 from napari_unet.data.dataset import Dataset, Example
 from napari_unet.data.holdout import GAP, MIN_CLASS_PIXELS, MIN_VALIDATION_PIXELS, split
@@ -286,6 +287,39 @@ def test_of_a_stack_slices_at_the_end_are_held_out_with_a_gap() -> None:
     assert held.message == (
         "Quality is measured on the last 2 of 16 painted slices, held out from training with a gap of one slice."
     )
+
+
+def test_no_more_whole_images_and_slices_are_held_out_than_tell_enough(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(holdout, "ENOUGH_PIXELS", 2.5 * 40 * 40)
+    targets = [coin((40, 40), i) for i in range(40)]
+    images = split(dataset(*(example(target, group=i) for i, target in enumerate(targets))), 0.15)
+    assert images.message == "Quality is measured on 3 of the 40 images, held out from training."
+    assert (len(images.train), len(images.validation)) == (37, 3)
+    slices = split(dataset(*(example(target, index=i) for i, target in enumerate(targets))), 0.15)
+    assert [e.index for e in slices.validation] == [37, 38, 39]
+    assert [e.index for e in slices.train] == list(range(36))
+    stacks = split(
+        dataset(*(example(target, group=i % 2, index=i // 2) for i, target in enumerate(targets))), 0.15
+    )
+    assert [(e.group, e.index) for e in stacks.validation] == [(0, 18), (0, 19), (1, 18), (1, 19)]
+    # It is the paint of those that are held out that counts.
+    for target in targets[38:]:
+        target[5:] = IGNORE
+    slices = split(dataset(*(example(target, index=i) for i, target in enumerate(targets))), 0.15)
+    assert [e.index for e in slices.validation] == [35, 36, 37, 38, 39]
+    # Strokes are few pixels: of them, all that was asked for.
+    strokes = [np.where(np.random.default_rng(i).random((40, 40)) < 0.8, IGNORE, i % 2) for i in range(40)]
+    sparse = split(dataset(*(example(target, group=i) for i, target in enumerate(strokes))), 0.15)
+    assert len(sparse.validation) == 6
+
+
+def test_more_are_held_out_where_few_would_miss_a_class(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(holdout, "ENOUGH_PIXELS", 2.5 * 40 * 40)
+    targets = [coin((40, 40), i) if 5 <= i < 35 else np.zeros((40, 40)) for i in range(40)]
+    held = split(dataset(*(example(target, index=i) for i, target in enumerate(targets))), 0.15)
+    assert [e.index for e in held.validation] == [34, 35, 36, 37, 38, 39]
 
 
 def test_a_slice_whose_paint_lies_on_no_numbers_is_left_out_of_what_is_held_out() -> None:

@@ -7,13 +7,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from napari_unet.data.axes import Stack
+from napari_unet.data.paint import survey_paint
 from napari_unet.data.synthetic import cells
-from napari_unet.data.target_kind import propose_target
+from napari_unet.data.target_kind import judge_target
 from napari_unet.spec import TargetKind
 
 
 def propose(painted: np.ndarray, background_value: int | None = None) -> tuple[TargetKind, str]:
-    return propose_target([Stack(painted, "YX", "cells")], background_value)
+    (paint,) = survey_paint([Stack(painted, "YX", "cells")])
+    return judge_target(paint.looks, background_value)
 
 
 def test_many_values_in_one_piece_each_are_objects() -> None:

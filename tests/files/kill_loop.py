@@ -95,7 +95,7 @@ def in_child(work: Callable[[], None]) -> int:
 def wait_for_a_half_written_file(folder: Path) -> None:
     give_up = time.monotonic() + 20
     while not any(folder.glob(".*.part")) and time.monotonic() < give_up:
-        time.sleep(0.001)
+        time.sleep(0.0001)
 
 
 def main(what: str, kills: int, seed: int, folder: Path) -> dict[str, int]:
@@ -104,10 +104,12 @@ def main(what: str, kills: int, seed: int, folder: Path) -> dict[str, int]:
     save(folder, 0)
     lost = half_written = 0
     seen = set()
-    for _ in range(kills):
+    for kill in range(kills):
         child = in_child(lambda: save_for_ever(save, folder))
         wait_for_a_half_written_file(folder)  # on a loaded machine the child may begin late
         time.sleep(rng.uniform(0, 0.05))
+        if kill % 2:  # every other one while a file is written, however short that is beside the rest
+            wait_for_a_half_written_file(folder)
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         try:

@@ -260,7 +260,9 @@ def test_a_group_says_what_is_in_it(tmp_path: Path) -> None:
 
 def test_a_missing_chunk_is_the_fill_value(tmp_path: Path) -> None:
     path = array_at(tmp_path / "a.zarr", numbers((16, 16)) + 1, fill_value=0)
+    assert open_image(path).missing == (0, 4)
     (path / "c" / "0" / "1").unlink()
+    assert open_image(path).missing == (1, 4)
     pixels = np.asarray(open_image(path).array)
     assert np.all(pixels[:8, 8:] == 0)
     assert np.array_equal(pixels[8:], numbers((16, 16))[8:] + 1)
@@ -311,6 +313,7 @@ def test_many_tiny_chunks_are_not_all_read_at_once(tmp_path: Path) -> None:
     path = tmp_path / "a.zarr"
     zarr.create_array(path, shape=(16_000, 16_000), chunks=(1, 1), dtype="uint8")[0, :2] = 1
     assert isinstance(open_image(path).array, FileArray)
+    assert open_image(path).missing == (0, 0)  # nor counted
 
 
 @pytest.mark.filterwarnings("ignore")

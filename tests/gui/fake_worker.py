@@ -1,7 +1,7 @@
 """Speaks the worker's protocol without TensorFlow, so that docks are tested in seconds.
 
 ``python fake_worker.py MODE [FILE]``. Modes: ``run`` (a few steps or tiles, then finished),
-``slow`` (steps until told to stop), ``deaf`` (as slow, but does not hear Stop), ``fail``,
+``slow`` (steps until told to stop, each taking a while), ``deaf`` (as slow, but does not hear Stop), ``fail``,
 ``die`` (kills itself), ``mortal`` (kills itself after its first tile, and so do its next processes, three in all, counted in
 FILE), ``half`` (waits in its first segmentation, after one tile, until it is told to stop), ``exit`` (leaves in the middle of a job), ``shy`` (its first process
 leaves as the job arrives, as an idle worker may). At the end of stdin, FILE is written:
@@ -88,6 +88,10 @@ class Fake:
             time.sleep(0.3)
             self.file.write_text("checkpoint")
 
+    def take_a_while(self, seconds: float) -> None:
+        if self.mode in ("slow", "deaf"):
+            time.sleep(seconds)
+
     def end_badly(self) -> None:
         print("a line for the log", file=sys.stderr, flush=True)
         if self.mode == "die":
@@ -108,7 +112,7 @@ class Fake:
         step = 0
         while not self.stop.is_set() and (step < STEPS or self.mode in ("slow", "deaf")):
             step += 1
-            time.sleep(0.01)
+            self.take_a_while(0.01)
             self.say(StepDone(step, max(STEPS, step), 1.0 / step, 0.01 * max(0, STEPS - step)))
             if step % 10 == 0:
                 self.say(Validated(step, 1.0 / step, 1 - 1.0 / step, True))
@@ -148,7 +152,7 @@ class Fake:
             if n in done:
                 continue
             self.end_badly()
-            time.sleep(0.05)
+            self.take_a_while(0.05)
             pixels = stack.read(n, *region)[..., 0]
             for kind, array in arrays.items():
                 values = pixels > threshold if kind == "labels" else pixels
@@ -158,7 +162,7 @@ class Fake:
                 else:
                     array[key] = values.astype(np.uint8)
             self.say(TileDone(n + 1, stack.shape[0], 0.1))
-            if self.mode == "half":
+            if self.mode in ("half", "deaf"):  # the deaf one waits until it is killed
                 self.stop.wait(60)
                 self.mode = "run"
             if self.mode == "mortal":
@@ -172,13 +176,14 @@ class Fake:
 
 def opened(job: PredictJob, output: Any, card: Any, image: Any) -> Any:
     """Open a result that a process which died has left, or make one."""
+    from napari_unet.opening import Inputs
     from napari_unet.targets import open_target
 
     stack = image.stack
     shape, axes, maps = stack.out_shape, stack.out_axes, card.network.logits
     if maps > 1 and output.kind == "probabilities":
         shape, axes = (maps, *shape), f"C{axes}"
-    return open_target(job, output, card, image, (shape, axes, "uint8"), stack.shape[1:3])
+    return open_target(job, output, Inputs.of(job), card, image, (shape, axes, "uint8"), stack.shape[1:3])
 
 
 def ranked(path: str, stack: Any) -> str:

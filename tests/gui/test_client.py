@@ -86,7 +86,7 @@ def test_endless_noise_does_not_fill_the_memory(qtbot: Any) -> None:
     client = WorkerClient([sys.executable, "-c", code])
     client.run(JOB)
     qtbot.waitUntil(lambda: "xxx" in client.log, timeout=TIMEOUT)
-    assert len(client._partial) <= 1 << 20
+    assert len(client._output._begun) <= 1 << 20
     client.close()
 
 
@@ -106,6 +106,21 @@ def test_only_a_death_that_nobody_asked_for_is_reported(qtbot: Any) -> None:
         os.kill(client.pid, signal.SIGKILL)
     assert len(deaths) == 1 and "killed by the system" in deaths[0][0] and deaths[0][1]
     client.close()
+
+
+def test_the_last_words_are_those_on_stderr_whenever_stdout_is_read(qtbot: Any) -> None:
+    code = (
+        "import os, sys, time\n"
+        "for pipe, text in ((sys.stderr, 'before\\nthe rea'), (sys.stderr, 'son'), (sys.stdout, 'noise\\n')):\n"
+        "    pipe.write(text); pipe.flush(); time.sleep(0.3)\n"
+        "os._exit(3)\n"
+    )
+    client = WorkerClient([sys.executable, "-c", code])
+    with qtbot.waitSignal(client.died, timeout=TIMEOUT) as signal_:
+        client.run(JOB)
+    sentence, crashed = signal_.args
+    assert "exit code 3: the reason)" in sentence and not crashed
+    assert set(client.log.splitlines()) == {"noise", "before", "the reason"}
 
 
 def test_an_idle_death_is_nobodys_business(qtbot: Any) -> None:

@@ -14,7 +14,7 @@ from napari.components import Dims, ViewerModel
 from napari.layers import Image, Shapes
 
 from napari_unet.errors import DataError
-from napari_unet.gui.background import Background, Stopped
+from napari_unet.gui.background import Background
 from napari_unet.gui.layers import (
     axes_choices,
     mismatch,
@@ -25,6 +25,7 @@ from napari_unet.gui.layers import (
 )
 from napari_unet.gui.plot import TrainingPlot
 from napari_unet.gui.progress import REDRAW_MS, Messages, Progress
+from napari_unet.gui.snapshot import Stopped
 from napari_unet.words import count, listed, time_left
 
 from .conftest import TIMEOUT
@@ -155,6 +156,17 @@ def test_background_work_ends_in_one_signal(qtbot: Any) -> None:
         background.stop()
 
 
+def test_stop_between_the_end_of_the_work_and_its_news_holds(qtbot: Any) -> None:
+    background = Background()
+    heard: list[object] = []
+    background.done.connect(heard.append)
+    background.start(lambda say, stop: 7)
+    background._thread.join()  # done, but no event loop has told of it
+    with qtbot.waitSignal(background.stopped):
+        background.stop()
+    assert heard == []
+
+
 def test_axes_of_layers() -> None:
     assert axes_choices(Image(np.zeros((5, 6, 7))))[0] == "ZYX"
     assert axes_choices(Image(np.zeros((5, 6, 7)), axis_labels=("t", "y", "x")))[0] == "TYX"
@@ -233,11 +245,35 @@ def test_windows_and_places_are_told_in_the_units_of_the_viewer() -> None:
     snapshot = read_image(raw)
     assert visible_window(raw, snapshot, model.dims)[0] == (11, 12)
     assert shape_window(raw, snapshot, drawn, model.dims) == ((7, 8), (2, 9), (3, 10))
-    assert mismatch(raw, paint, model.dims) == ""
+    assert mismatch(raw, paint, ("ZYX", "ZYX"), model.dims) == ""
     paint.scale = (0.3, 0.5, 0.5)
-    assert "lie at different places or scales" in mismatch(raw, paint, model.dims)
+    assert "lie at another place or scale" in mismatch(raw, paint, ("ZYX", "ZYX"), model.dims)
     raw.units = ("pixel",) * 3  # none in common: bare numbers
-    assert mismatch(raw, paint, model.dims) == ""
+    assert mismatch(raw, paint, ("ZYX", "ZYX"), model.dims) == ""
+
+
+@pytest.mark.parametrize(
+    ("shape", "axes", "multiscale"),
+    [((3, 40, 30), "CYX", False), ((40, 30, 3), "YXC", False), ((40, 30), "YX", True)],
+)
+def test_labels_of_all_channels_or_of_a_pyramid_are_told_to_lie_elsewhere(
+    shape: tuple[int, ...], axes: str, multiscale: bool
+) -> None:
+    model = ViewerModel()
+    scale = [{"C": 1.0}.get(letter, 0.5) for letter in axes]
+    pixels = np.zeros(shape)
+    raw = model.add_image(
+        [pixels, pixels[::2, ::2]] if multiscale else pixels, multiscale=multiscale, scale=scale, name="raw"
+    )
+    paint = model.add_labels(np.zeros((40, 30), int), scale=(0.5, 0.5))
+    assert mismatch(raw, paint, (axes, "YX"), model.dims) == ""
+    paint.translate = (0, 4)
+    assert mismatch(raw, paint, (axes, "YX"), model.dims) == (
+        "Labels 'Labels' fit the shape of image 'raw', but lie at another place or scale in the viewer. "
+        "They are matched pixel by pixel."
+    )
+    paint.translate, paint.scale = (0, 0), (1, 1)
+    assert "another place or scale" in mismatch(raw, paint, (axes, "YX"), model.dims)
 
 
 def test_the_visible_slice_counts_over_t_and_z() -> None:

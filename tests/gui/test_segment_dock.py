@@ -18,8 +18,8 @@ from qtpy.QtCore import Qt
 
 from napari_unet.files.image import open_source
 from napari_unet.gui import segment_dock, snapshot
-from napari_unet.gui.background import Stopped
 from napari_unet.gui.segment_dock import SegmentDock, find_segment_dock, offer_model
+from napari_unet.gui.snapshot import Stopped
 
 from .conftest import TIMEOUT
 

@@ -477,7 +477,7 @@ def test_rows_are_shown_where_they_apply(
     assert rows.section.text() == "Objects" and shown() == list(LABELS)
     assert rows.form["min_size"].value == 30 and rows.form.values()["min_size"] is None
     dock.image.axes.value = "TYX"
-    assert shown() == list(LABELS[:3])
+    assert shown() == list(LABELS[:-1])
     three = UNetConfig(filters=1, depth=1, classes=3, dropout=0.0)
     dock.choose_model(_save(tmp_path / "three.unet", three, ("background", "a", "b")))
     assert rows.section.isHidden()
@@ -485,7 +485,7 @@ def test_rows_are_shown_where_they_apply(
     assert "trained without dropout" in dock.results.boxes["uncertainty"].tooltip
 
 
-LABELS = ("threshold", "seed_threshold", "min_size", "link_slices")
+LABELS = ("threshold", "seed_threshold", "neck_depth", "min_size", "min_confidence", "link_slices")
 
 
 def test_passes_are_shown_with_uncertainty(viewer: Any, model: Path) -> None:
@@ -504,7 +504,9 @@ def test_every_setting_has_one_row_and_reaches_the_job(
         pixel_size="model",
         threshold=0.3,
         seed_threshold=0.6,
+        neck_depth=1.5,
         min_size=7,
+        min_confidence=0.8,
         link_slices=True,
         average=True,
         passes=5,
@@ -603,6 +605,29 @@ def test_a_new_viewer_goes_on_with_a_run_whose_worker_died(
     _click(qtbot, other := _dock(viewer, model), other.panel.start_button)
     assert GOES_ON in other.panel.messages.text and "Segmented." in other.panel.messages.text
     assert len(list(home.iterdir())) == 1
+
+
+def test_kill_now_does_not_count_as_a_lack_of_memory(
+    viewer: Any, qtbot: Any, fake: Any, model: Path, sent: list[PredictJob]
+) -> None:
+    fake("deaf")
+    dock = _dock(viewer, model)
+    dock.panel._grace.setInterval(50)
+    notes: list[Path] = []
+
+    def stop(event: object) -> None:
+        if isinstance(event, TileDone) and not notes:
+            notes.append(Path(sent[0].outputs[0].path).with_name(".labels.zarr.tile.json"))
+            notes[0].write_text('{"megapixels": 1}')
+            dock.panel.stop()
+
+    dock.panel.happened.connect(stop)
+    qtbot.mouseClick(dock.panel.start_button, Qt.MouseButton.LeftButton)
+    qtbot.waitUntil(lambda: dock.panel.stop_button.text() == "Kill now", timeout=TIMEOUT)
+    qtbot.mouseClick(dock.panel.stop_button, Qt.MouseButton.LeftButton)
+    qtbot.waitUntil(lambda: not dock.panel.running, timeout=TIMEOUT)
+    assert "The worker was ended at once." in dock.panel.messages.text
+    assert not notes[0].exists()
 
 
 def _lock(run: Path) -> None:

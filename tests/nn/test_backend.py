@@ -9,6 +9,7 @@ import types
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from napari_unet.config import UNetConfig
 from napari_unet.errors import BackendError
@@ -117,6 +118,38 @@ def test_traced_function_follows_the_weights_and_any_size() -> None:
     assert (forward(np.ones((1, 4, 4, 3), np.float32)) == 7).all()
 
 
-def test_device_and_versions_in_words() -> None:
-    assert backend.device_name() == "CPU" or backend.device_name().startswith("GPU")
+@pytest.mark.parametrize(
+    "message",
+    [
+        "CUDA_ERROR_OUT_OF_MEMORY: out of memory",
+        "CUDNN_STATUS_ALLOC_FAILED in cudnnCreate(&handle)",
+        "CUBLAS_STATUS_ALLOC_FAILED",
+        "Failed to allocate 8.00GiB (8589934592 bytes)",
+        "RESOURCE_EXHAUSTED: Attempting to allocate 8.00GiB",
+        "DefaultCPUAllocator: can't allocate memory: you tried to allocate 8589934592 bytes",
+        "DefaultCPUAllocator: not enough memory: you tried to allocate 8589934592 bytes",
+    ],
+)
+def test_lack_of_memory_is_known_by_what_the_backend_says(message: str) -> None:
+    with pytest.raises(MemoryError), computing.memory_errors():
+        raise tf.errors.InternalError(None, None, message)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "details", "words"),
+    [
+        ([], {}, "CPU"),
+        (["a GPU"], {}, "GPU"),
+        (["a GPU", "another"], {"device_name": "NVIDIA H100"}, "GPU: NVIDIA H100"),
+    ],
+)
+def test_device_in_words(
+    gpus: list[str], details: dict[str, str], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: gpus)
+    monkeypatch.setattr(tf.config.experimental, "get_device_details", lambda gpu: details)
+    assert backend.device_name() == words
+
+
+def test_versions() -> None:
     assert {"python", "keras", "tensorflow", "numpy"} <= backend.versions().keys()

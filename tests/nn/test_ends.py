@@ -11,17 +11,21 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from skimage.measure import label
 
 from napari_unet.config import UNetConfig
-from napari_unet.data.dataset import Dataset
+from napari_unet.data.axes import Stack
+from napari_unet.data.dataset import Dataset, prepare
+from napari_unet.data.decoding import Choice
 from napari_unet.errors import ModelError
-from napari_unet.events import StepDone, TrainStarted, Validated
+from napari_unet.events import StepDone, Validated
 from napari_unet.nn import best, computing, training
 from napari_unet.nn.learner import Learner
 from napari_unet.nn.training import train_network
-from napari_unet.spec import ModelSpec
+from napari_unet.spec import ClassInfo, ModelSpec, ObjectDecoding
 
-from .test_training import SHORT, Run, digest
+from .conftest import squares
+from .runs import SHORT, Run, digest
 
 
 def limited(pixels: int, monkeypatch: pytest.MonkeyPatch, after: int = 0) -> list[tuple[int, ...]]:
@@ -92,8 +96,8 @@ def test_other_errors_of_the_backend_pass(
         Run(dataset, spec)
 
 
-def on_forward(monkeypatch: pytest.MonkeyPatch, act: Callable[[int], None]) -> list[int]:
-    """Act before each answer that is asked of a network outside of steps, given its number from 1; count them."""
+def on_forward(monkeypatch: pytest.MonkeyPatch, act: Callable[[int, int], object]) -> list[int]:
+    """Act before each answer that is asked of a network outside of steps, given its number from 1 and its pixels; count them."""
     trace, asked = computing.traced, [0]
 
     def traced(network: Any) -> Any:
@@ -101,7 +105,7 @@ def on_forward(monkeypatch: pytest.MonkeyPatch, act: Callable[[int], None]) -> l
 
         def counted(pixels: np.ndarray) -> np.ndarray:
             asked[0] += 1
-            act(asked[0])
+            act(asked[0], pixels[0, ..., 0].size)
             return forward(pixels)
 
         return counted
@@ -110,21 +114,39 @@ def on_forward(monkeypatch: pytest.MonkeyPatch, act: Callable[[int], None]) -> l
     return asked
 
 
-def run_out(number: int) -> None:
-    if number == 1:
-        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+def run_out(number: int, pixels: int) -> None:
+    raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
 
 
 def test_out_of_memory_while_looking_for_a_dead_network_means_smaller_steps(
     dataset: Dataset, spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    on_forward(monkeypatch, run_out)
+    on_forward(monkeypatch, lambda number, pixels: number == 1 and run_out(number, pixels))
     run = Run(dataset, spec, SHORT.replace(validation=0))
     assert run.warnings == ["Memory ran out in step 11: training goes on with 1 patch in a step, not 2."]
     assert [event.step for event in run.of(StepDone)] == list(range(1, 13))
 
 
-def test_out_of_memory_while_the_time_of_a_measurement_is_taken_is_said(
+def test_out_of_memory_while_quality_is_measured_means_smaller_tiles(
+    dataset: Dataset, spec: ModelSpec, three: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def full(number: int, pixels: int) -> None:
+        asked.append(pixels)
+        if pixels > 2000:
+            run_out(number, pixels)
+
+    on_forward(monkeypatch, full)
+    run = Run(dataset, spec, SHORT.replace(steps=3))
+    assert run.warnings == []
+    too_large = [pixels > 2000 for pixels in asked]
+    assert too_large == sorted(too_large, reverse=True), "what does not fit once is not tried again"
+    assert len(asked) > too_large.count(True) > 0
+    assert run.result.score == pytest.approx(three.result.score)
+
+
+def test_where_not_even_the_smallest_tile_fits_it_is_said(
     dataset: Dataset, spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     on_forward(monkeypatch, run_out)
@@ -135,7 +157,7 @@ def test_out_of_memory_while_the_time_of_a_measurement_is_taken_is_said(
 def test_stop_ends_the_measurement_whose_time_is_taken(
     dataset: Dataset, spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = on_forward(monkeypatch, lambda number: None)
+    asked = on_forward(monkeypatch, lambda *_: None)
     states: list[Any] = []
     result = train_network(
         dataset,
@@ -151,9 +173,9 @@ def test_stop_ends_the_measurement_whose_time_is_taken(
 
 
 def test_a_dead_network_begins_anew_from_the_model_it_started_with(
-    dataset: Dataset, spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
+    dataset: Dataset, spec: ModelSpec, three: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = Run(dataset, spec, SHORT.replace(steps=3)).result.model
+    model = three.result.model
     answers = iter([True])
     monkeypatch.setattr(training.Probe, "finds_dead", lambda *args: next(answers, False))
     config = SHORT.replace(learning_rate=1e-7, seed=5, validation=0)
@@ -184,15 +206,85 @@ def test_it_ends_when_quality_no_longer_rises(
     config = SHORT.replace(patience=3)
     monkeypatch.setattr(training.BestModel, "measure", scored(0.5, 0.4, 0.45, 0.7, 0.6, 0.7, 0.1))
     run = Run(dataset, spec, config)
-    assert [event.best for event in run.of(Validated)] == [True, False, False, True, False, False, False]
+    assert [event.best for event in run.of(Validated)] == [True, False, False, True, False, True, False]
     assert (run.result.steps, run.result.stopped, run.result.score) == (7, False, 0.7)
     assert run.result.message.startswith(
-        "Ended after 7 of 12 steps, because the last 3 measurements were no better than the best, that of step 4, which is kept. "
-        "Mean Dice 0.700 on the region held out."
+        "Ended after 7 of 12 steps, because the last 3 measurements were no better than those before. "
+        "The model of step 6 is kept. Mean Dice 0.700 on the region held out."
     )
     again = Run(dataset, spec, config, resume=run.checkpoints[-1])
     assert again.of(StepDone) == []
     assert again.result.message == run.result.message
+
+
+def test_the_last_of_networks_that_are_as_good_is_kept(
+    dataset: Dataset, spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What differs by 0.01 from the best is as good; what drifts away from it little by little is not."""
+    scores = (0.5, 0.8, 0.795, 0.788, 0.792, 0.785, *[0.7] * 6)
+    monkeypatch.setattr(training.BestModel, "measure", scored(*scores))
+    run = Run(dataset, spec, SHORT)
+    kept = [event.step for event in run.of(Validated) if event.best]
+    assert kept == [1, 2, 3, 5]
+    card = run.result.model.spec.training
+    assert (card.steps, card.score, run.result.score) == (5, 0.792, 0.792)
+    assert run.checkpoints[-1][1]["top"] == 0.8
+
+
+@pytest.mark.parametrize(
+    ("told", "kept", "patience"),
+    [
+        # The Dice of inside, border and background may fall while objects get better.
+        ([(0.9, 0.2), (0.8, 0.6), (0.85, 0.5), *[(0.9, 0.3)] * 9], [1, 2], 0),
+        # Before the first object is found, Dice tells how far it is.
+        ([(0.4 + 0.02 * n, 0.0) for n in range(12)], list(range(1, 13)), 3),
+        ([(0.7, 0.0), (0.6, 0.0), *[(0.3, 0.0)] * 10], [1], 0),
+    ],
+)
+def test_where_objects_are_learned_those_found_count_too(
+    told: list[tuple[float, float]], kept: list[int], patience: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image, labels = squares()
+    things = [Stack(image, "YX", "squares")], [Stack(label(labels), "YX", "paint")]
+    dataset = prepare(*things, unpainted="background", target="objects")
+    names = tuple(ClassInfo(value=value) for value in range(3))
+    network = UNetConfig(filters=2, depth=1, classes=3)
+    spec = ModelSpec(network=network, target="objects", classes=names, objects={})
+    measure = training.BestModel.measure
+    scores = iter(told)
+
+    def told_objects(self: Any, *args: Any) -> Any:
+        quality = measure(self, *args)
+        dice, ap = next(scores)
+        choice = Choice(ObjectDecoding(min_size=round(100 * ap)), ap, ap + 0.1)
+        return quality and replace(quality, score=dice, choice=choice)
+
+    monkeypatch.setattr(training.BestModel, "measure", told_objects)
+    run = Run(dataset, spec, SHORT.replace(patience=patience))
+    assert [event.step for event in run.of(Validated) if event.best] == kept
+    assert run.result.steps == 12
+    card = run.result.model.spec
+    dice, ap = told[kept[-1] - 1]
+    assert (card.training.steps, card.training.score, card.training.ap50) == (kept[-1], dice, ap + 0.1)
+    assert card.objects is not None and card.objects.min_size == round(100 * ap)
+
+
+def test_a_network_that_collapses_after_it_had_learned_keeps_its_best(
+    dataset: Dataset, spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training.BestModel, "measure", scored(0.5, 0.5, 0.5, 0.9, *[0.8] * 6))
+    answers = iter([False, True])  # asked after steps 10 and 11
+    monkeypatch.setattr(training.Probe, "finds_dead", lambda *args: next(answers))
+    run = Run(dataset, spec, SHORT)
+    assert run.warnings == []
+    assert run.result.message.startswith(
+        "Training ended after 11 of 12 steps, because the network collapsed: it gave the same answer everywhere. "
+        "The best model, that of step 4, is kept; for a better one, try a lower learning rate or another seed. Mean Dice 0.900"
+    )
+    again = Run(dataset, spec, SHORT, resume=run.checkpoints[-1])
+    assert again.of(StepDone) == []
+    assert again.result.message == run.result.message
+    assert digest(again.result.model) == digest(run.result.model)
 
 
 def test_a_measurement_that_was_stopped_is_not_begun_anew(
@@ -213,7 +305,7 @@ def test_a_measurement_that_was_stopped_is_not_begun_anew(
     assert first.result.stopped and took == [0.4, 0.0]
     assert first.result.message.startswith("Stopped after ")
     monkeypatch.setattr(best, "measure", whole)
-    asked = on_forward(monkeypatch, lambda number: None)
+    asked = on_forward(monkeypatch, lambda *_: None)
     again = Run(dataset, spec, SHORT, until=0, resume=first.checkpoints[-1])
     assert again.result.stopped and asked == [0], "how long it takes is not known yet in this session"
 
@@ -231,8 +323,10 @@ def test_patience_is_counted_across_sessions(
     assert second.result.steps == 5
 
 
-def test_first_weights_are_those_of_the_model_to_begin_with(dataset: Dataset, spec: ModelSpec) -> None:
-    model = Run(dataset, spec, SHORT.replace(steps=3)).result.model
+def test_first_weights_are_those_of_the_model_to_begin_with(
+    dataset: Dataset, spec: ModelSpec, three: Run
+) -> None:
+    model = three.result.model
     config = SHORT.replace(steps=1, learning_rate=1e-7, seed=5, validation=0)
     again = Run(dataset, spec, config, begin_with=model.arrays())
     for name, array in again.result.model.arrays().items():
@@ -241,11 +335,12 @@ def test_first_weights_are_those_of_the_model_to_begin_with(dataset: Dataset, sp
     assert digest(fresh.result.model) != digest(again.result.model)
 
 
-def test_a_layer_that_is_not_named_stays_fresh(dataset: Dataset, spec: ModelSpec) -> None:
-    model = Run(dataset, spec, SHORT.replace(steps=1)).result.model
+def test_a_layer_that_is_not_named_stays_fresh(spec: ModelSpec, three: Run) -> None:
     learner = Learner(spec.network, SHORT, 3)
     fresh = learner.network.get_layer("logits").kernel.numpy().copy()
-    weights = {name: array for name, array in model.arrays().items() if not name.startswith("logits")}
+    weights = {
+        name: array for name, array in three.result.model.arrays().items() if not name.startswith("logits")
+    }
     learner.begin_with(weights)
     np.testing.assert_array_equal(learner.network.get_layer("logits").kernel.numpy(), fresh)
 
@@ -255,17 +350,8 @@ def test_open_settings_are_refused(dataset: Dataset, spec: ModelSpec) -> None:
         train_network(dataset, spec, SHORT.replace(batch=None))
 
 
-def test_the_settings_of_a_checkpoint_hold(dataset: Dataset, spec: ModelSpec) -> None:
-    whole = Run(dataset, spec)
-    first = Run(dataset, spec, until=5)
-    assert first.checkpoints[-1][1]["network"] == UNetConfig(filters=2, depth=1).model_dump(mode="json")
-    other = SHORT.replace(patch=None, batch=None, precision="auto")
-    second = Run(dataset, spec, other, resume=first.checkpoints[-1])
-    assert second.of(TrainStarted)[0].step == 5
-    assert digest(second.result.model) == digest(whole.result.model)
-
-
-def test_a_bad_step_leaves_no_bad_statistics(dataset: Dataset, spec: ModelSpec) -> None:
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_bad_step_leaves_no_bad_statistics(spec: ModelSpec, bad: float) -> None:
     learner = Learner(spec.network.replace(normalization="batch"), SHORT, 0)
     rng = np.random.default_rng(0)
     images = rng.random((2, 32, 32, 1), np.float32)
@@ -273,7 +359,7 @@ def test_a_bad_step_leaves_no_bad_statistics(dataset: Dataset, spec: ModelSpec) 
     weights = np.ones((2, 32, 32), np.float32)
     assert learner.step((images, truth, weights), 0, 12, 1.0)[1]
     before = learner.state()
-    images[0, 3, 3] = np.inf
+    images[0, 3, 3] = bad
     assert not learner.step((images, truth, weights), 1, 12, 1.0)[1]
     after = learner.state()
     floats = [name for name in before if name.startswith("network") and before[name].dtype.kind == "f"]
@@ -282,18 +368,10 @@ def test_a_bad_step_leaves_no_bad_statistics(dataset: Dataset, spec: ModelSpec) 
         np.testing.assert_array_equal(after[name], before[name], name)
 
 
-def test_a_model_handed_out_is_not_changed_by_later_steps(dataset: Dataset, spec: ModelSpec) -> None:
-    handed: list[dict[str, np.ndarray]] = []
-    copies: list[dict[str, np.ndarray]] = []
-
-    def keep(card: ModelSpec, arrays: dict[str, np.ndarray]) -> None:
-        handed.append(arrays)
-        copies.append({name: array.copy() for name, array in arrays.items()})
-
-    train_network(dataset, spec, SHORT, save_model=keep)
-    assert len(handed) > 1
-    for then, now in zip(copies, handed, strict=True):
-        assert all(np.array_equal(then[name], now[name]) for name in then)
+def test_a_model_handed_out_is_not_changed_by_later_steps(whole: Run) -> None:
+    assert len(whole.models) > 1
+    for (_, now), then in zip(whole.models, whole.copies, strict=True):
+        np.testing.assert_equal(now, then)
 
 
 @pytest.mark.parametrize("asked", [1, 2, 3, 5])

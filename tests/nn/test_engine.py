@@ -134,7 +134,7 @@ def test_the_halves_make_the_whole() -> None:
         np.testing.assert_allclose(np.asarray(expanding(contracting(pixels))), expected, atol=1e-6)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(
     st.sampled_from([_MODEL, _CLASSES]),
     st.tuples(st.integers(1, 70), st.integers(1, 70)),

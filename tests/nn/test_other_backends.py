@@ -34,7 +34,8 @@ images = np.load(folder / "images.npz")
 found = {
     f"{name} {kind} {average}": predict(model, image, config.replace(average=average), output=kind)
     for name, image in images.items()
-    for kind, average in (("labels", False), ("probabilities", False), ("probabilities", True), ("uncertainty", False))
+    for kind, average in (("probabilities", False), ("probabilities", True), ("labels", False), ("uncertainty", False))
+    if name == "uint8" or (kind, average) == ("probabilities", False)
 }
 np.savez(folder / "found.npz", **found)
 """
@@ -55,7 +56,7 @@ def test_the_answers_are_those_of_tensorflow(backend: str, tmp_path: Path) -> No
     assert done.returncode == 0, done.stderr[-2000:]
     model = load_model(tmp_path / "model.unet")
     found = np.load(tmp_path / "found.npz")
-    assert len(found) == 12
+    assert len(found) == 6
     for key, answer in found.items():
         name, kind, average = key.split()
         config = _CONFIG.replace(average=average == "True")

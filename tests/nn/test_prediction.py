@@ -41,7 +41,7 @@ _MODELS = {
 }
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(st.data())
 def test_tiles_equal_the_whole(data: st.DataObject) -> None:
     model = _MODELS[data.draw(st.integers(1, 3)), data.draw(st.integers(0, 1))]

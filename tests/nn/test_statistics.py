@@ -60,20 +60,14 @@ def test_statistics_are_averaged_as_the_weights_are() -> None:
     assert not np.array_equal(averaged["down0_conv0/kernel"], arrays()["down0_conv0/kernel"])
 
 
-def test_a_bad_step_leaves_the_statistics_as_they_were() -> None:
-    learner = Learner(NETWORK, CONFIG, 0)
-    learner.step(a_batch(0), 0, 3, 1.0)
-    before = UNetModel(SPEC, learner.network).arrays()
-    images, targets, weights = a_batch(1)
-    images[0, 3, 3] = np.nan
-    _, sound = learner.step((images, targets, weights), 1, 3, 1.0)
-    assert not sound
-    for name, array in UNetModel(SPEC, learner.network).arrays().items():
-        np.testing.assert_array_equal(array, before[name], err_msg=name)
+@pytest.fixture(scope="module")
+def trained(dataset: Dataset) -> UNetModel:
+    """The model of a whole training."""
+    return train_network(dataset, SPEC, CONFIG).model
 
 
-def test_stopped_and_resumed_is_bit_exact(dataset: Dataset) -> None:
-    whole = train_network(dataset, SPEC, CONFIG).model.arrays()
+def test_stopped_and_resumed_is_bit_exact(dataset: Dataset, trained: UNetModel) -> None:
+    whole = trained.arrays()
     checkpoints: list[Checkpoint] = []
     steps: list[StepDone] = []
     train_network(
@@ -91,16 +85,15 @@ def test_stopped_and_resumed_is_bit_exact(dataset: Dataset) -> None:
         np.testing.assert_array_equal(resumed[name], array, err_msg=name)
 
 
-def test_statistics_are_in_the_model_file(dataset: Dataset, tmp_path: Path) -> None:
-    model = train_network(dataset, SPEC, CONFIG).model
+def test_statistics_are_in_the_model_file(trained: UNetModel, tmp_path: Path) -> None:
     path = tmp_path / "squares.unet"
-    save_model_file(path, model.spec, model.arrays())
+    save_model_file(path, trained.spec, trained.arrays())
     spec, arrays = read_model_file(path)
     assert spec.network == NETWORK
     again = UNetModel.from_arrays(spec, arrays)
     image, _ = squares()
     found = [np.zeros(image.shape, np.float32) for _ in range(2)]
-    for one, result in zip((model, again), found, strict=True):
+    for one, result in zip((trained, again), found, strict=True):
         config = PredictConfig(probability_type="float32")
         segment(one, Stack(image, "YX"), config, {"probabilities": result})
     assert found[0].std() > 1e-3

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
+import json
 from collections.abc import Callable
-from typing import Any, Literal
+from itertools import accumulate, count
+from typing import Any
 
 import keras
 import numpy as np
@@ -15,95 +16,37 @@ from napari_unet.data.axes import Stack
 from napari_unet.data.dataset import Dataset, prepare
 from napari_unet.data.sampling import Sampler
 from napari_unet.errors import ModelError
-from napari_unet.events import Event, Noted, StepDone, TrainStarted, Validated, Warned
-from napari_unet.nn import learner, optimizer, progress
+from napari_unet.events import Noted, StepDone, TrainStarted, Validated
+from napari_unet.nn import learner, optimizer, progress, training
 from napari_unet.nn.losses import SegmentationLoss
 from napari_unet.nn.model import UNetModel, all_finite
-from napari_unet.nn.training import TrainResult, train_network
 from napari_unet.spec import ModelSpec
 
 from .conftest import squares
-
-SHORT = TrainConfig(
-    steps=12,
-    patch=32,
-    batch=2,
-    warmup=2,
-    validation=0.3,
-    patience=0,
-    precision="float32",
-    checkpoint_seconds=3600,
-)
+from .runs import SHORT, Run, digest
 
 
-def digest(model: UNetModel) -> str:
-    """The sha256 of all weights."""
-    content = hashlib.sha256()
-    for name, array in sorted(model.arrays().items()):
-        content.update(name.encode() + array.tobytes())
-    return content.hexdigest()
-
-
-class Run:
-    """A training whose events, models and checkpoints are kept."""
-
-    def __init__(
-        self,
-        dataset: Dataset,
-        spec: ModelSpec,
-        config: TrainConfig = SHORT,
-        *,
-        until: int | None = None,
-        **options: Any,
-    ) -> None:
-        self.events: list[Event] = []
-        self.models: list[tuple[ModelSpec, dict[str, np.ndarray]]] = []
-        self.checkpoints: list[tuple[dict[str, np.ndarray], dict[str, Any]]] = []
-
-        def stop() -> bool:
-            return until is not None and len(self.of(StepDone)) >= until
-
-        self.result: TrainResult = train_network(
-            dataset,
-            spec,
-            config,
-            save_model=lambda card, arrays: self.models.append((card, arrays)),
-            save_checkpoint=lambda arrays, state: self.checkpoints.append((dict(arrays), dict(state))),
-            notify=self.events.append,
-            stop=stop,
-            **options,
-        )
-
-    def of(self, kind: type[Event]) -> list[Any]:
-        return [event for event in self.events if isinstance(event, kind)]
-
-    @property
-    def warnings(self) -> list[str]:
-        return [event.message for event in self.of(Warned)]
-
-
-def test_a_whole_run(dataset: Dataset, spec: ModelSpec) -> None:
-    run = Run(dataset, spec, run="folder")
-    noted, started, *_ = run.events
-    assert isinstance(noted, Noted) and run.result.message.endswith(noted.message)
-    assert run.warnings == []
+def test_a_whole_run(dataset: Dataset, whole: Run) -> None:
+    noted, started, *_ = whole.events
+    assert isinstance(noted, Noted) and whole.result.message.endswith(noted.message)
+    assert whole.warnings == []
     assert started == TrainStarted("folder", 0, 12, started.device)
-    assert [event.step for event in run.of(StepDone)] == list(range(1, 13))
-    assert all(event.steps == 12 and np.isfinite(event.loss) for event in run.of(StepDone))
-    assert [event.step for event in run.of(Validated)] == list(range(1, 13))
-    best = max(event.score for event in run.of(Validated))
-    result = run.result
-    assert (result.steps, result.stopped, result.score) == (12, False, best)
-    assert result.message.startswith(f"Trained 12 steps. Mean Dice {best:.3f} on the region held out.")
+    assert [event.step for event in whole.of(StepDone)] == list(range(1, 13))
+    assert all(event.steps == 12 and np.isfinite(event.loss) for event in whole.of(StepDone))
+    assert [event.step for event in whole.of(Validated)] == list(range(1, 13))
+    kept = whole.kept
+    result = whole.result
+    assert (result.steps, result.stopped, result.score) == (12, False, kept.score)
+    assert result.message.startswith(f"Trained 12 steps. Mean Dice {kept.score:.3f} on the region held out.")
     card = result.model.spec
-    assert card.training.score == best
+    assert (card.training.steps, card.training.score) == (kept.step, kept.score)
     assert card.training.painted == dataset.painted
     assert "tensorflow" in card.training.versions
     assert card.normalization.low == dataset.range.low
-    assert run.models[-1][0].training.steps == card.training.steps
-    for name, array in run.models[-1][1].items():
+    assert whole.models[-1][0].training.steps == card.training.steps
+    for name, array in whole.models[-1][1].items():
         np.testing.assert_array_equal(array, result.model.arrays()[name])
-    [(_, state)] = run.checkpoints
+    [(_, state)] = whole.checkpoints
     assert (state["step"], state["steps"]) == (12, 12)
 
 
@@ -117,15 +60,23 @@ def test_it_learns(dataset: Dataset, spec: ModelSpec) -> None:
     assert run.result.score > 0.9
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_stopped_and_resumed_is_bit_exact(
-    dataset: Dataset, spec: ModelSpec, precision: Literal["float32", "bfloat16"]
-) -> None:
-    config = SHORT.replace(precision=precision)
-    whole = Run(dataset, spec, config)
+def test_stopped_and_resumed_is_bit_exact(dataset: Dataset, spec: ModelSpec, whole: Run, cut: Run) -> None:
+    # Settings that are left open are those of the checkpoint.
+    config = SHORT.replace(patch=None, batch=None, precision="auto")
+    assert cut.checkpoints[-1][1]["network"] == spec.network.model_dump(mode="json")
+    continues(cut, Run(dataset, spec, config, resume=cut.checkpoints[-1]), whole)
+
+
+def test_stopped_and_resumed_is_bit_exact_in_bfloat16(dataset: Dataset, spec: ModelSpec) -> None:
+    config = SHORT.replace(precision="bfloat16")
     first = Run(dataset, spec, config, until=5)
-    assert (first.result.steps, first.result.stopped) == (5, True)
     second = Run(dataset, spec, config, resume=first.checkpoints[-1])
+    continues(first, second, Run(dataset, spec, config))
+
+
+def continues(first: Run, second: Run, whole: Run) -> None:
+    """Assert that a run stopped after 5 steps, gone on with, ends as the same run left alone."""
+    assert (first.result.steps, first.result.stopped) == (5, True)
     assert second.of(TrainStarted)[0].step == 5
     assert [event.step for event in second.of(StepDone)] == list(range(6, 13))
     assert digest(second.result.model) == digest(whole.result.model)
@@ -145,28 +96,19 @@ def test_every_checkpoint_is_one_to_go_on_from(dataset: Dataset, spec: ModelSpec
     assert digest(again.result.model) == digest(whole.result.model)
 
 
-def test_checkpoints_hold_plain_numbers(dataset: Dataset, spec: ModelSpec) -> None:
-    import json
-
-    run = Run(dataset, spec, SHORT.replace(steps=2))
-    arrays, state = run.checkpoints[-1]
+def test_checkpoints_hold_plain_numbers(cut: Run) -> None:
+    arrays, state = cut.checkpoints[-1]
     assert json.loads(json.dumps(state)) == state
     assert {array.dtype.kind for array in arrays.values()} <= set("fiu")
 
 
-def test_a_checkpoint_of_another_network_is_refused(dataset: Dataset, spec: ModelSpec) -> None:
-    checkpoint = Run(dataset, spec, SHORT.replace(steps=1)).checkpoints[-1]
+def test_a_checkpoint_of_another_network_is_refused(dataset: Dataset, spec: ModelSpec, cut: Run) -> None:
+    checkpoint = cut.checkpoints[-1]
     other = spec.replace(network=UNetConfig(filters=3, depth=1))
     with pytest.raises(ModelError, match="belongs to another network"):
         Run(dataset, other, SHORT, resume=checkpoint)
     with pytest.raises(ModelError, match="written by another version"):
         Run(dataset, spec, SHORT, resume=(checkpoint[0], {"step": 1}))
-
-
-def test_the_same_seed_twice_gives_identical_weights(dataset: Dataset, spec: ModelSpec) -> None:
-    config = SHORT.replace(steps=4)
-    first, second = Run(dataset, spec, config), Run(dataset, spec, config)
-    assert digest(first.result.model) == digest(second.result.model)
 
 
 def test_nothing_held_out_is_said_and_the_last_average_kept(dataset: Dataset, spec: ModelSpec) -> None:
@@ -178,14 +120,21 @@ def test_nothing_held_out_is_said_and_the_last_average_kept(dataset: Dataset, sp
     assert [card.training.steps for card, _ in run.models] == [1, 2, 3, 3]
 
 
-@pytest.mark.parametrize("step", [1, 7])
-def test_stopped_at_any_step_leaves_a_model(dataset: Dataset, spec: ModelSpec, step: int) -> None:
-    run = Run(dataset, spec, SHORT, until=step)
+def test_stopped_after_the_first_step_it_leaves_a_model(dataset: Dataset, spec: ModelSpec) -> None:
+    leaves_a_model(Run(dataset, spec, SHORT, until=1), 1)
+
+
+def test_stopped_at_a_later_step_it_leaves_a_model(cut: Run) -> None:
+    leaves_a_model(cut, 5)
+
+
+def leaves_a_model(run: Run, step: int) -> None:
+    """Assert that a run stopped after a step has a model, and says so."""
     assert (run.result.steps, run.result.stopped) == (step, True)
     assert run.result.message.startswith(f"Stopped after {step} of 12 steps; the best model so far is kept.")
     assert run.models
     assert all_finite(run.result.model.arrays())
-    assert run.result.score == max(event.score for event in run.of(Validated))
+    assert run.result.score == run.kept.score
 
 
 def test_that_too_little_is_painted_is_said_before_the_first_step(spec: ModelSpec) -> None:
@@ -205,8 +154,8 @@ def test_stopped_before_the_first_step_nothing_is_learned(dataset: Dataset, spec
     assert run.checkpoints == []
 
 
-def test_minutes_become_a_number_of_steps_once(dataset: Dataset, spec: ModelSpec) -> None:
-    config = SHORT.replace(steps=0, minutes=0.1, checkpoint_seconds=0)
+def test_minutes_become_a_number_of_steps_by_the_first_ones(dataset: Dataset, spec: ModelSpec) -> None:
+    config = SHORT.replace(steps=0, minutes=5, checkpoint_seconds=0)
     run = Run(dataset, spec, config, until=12)
     [started] = run.of(TrainStarted)
     assert run.events[1] is started
@@ -218,6 +167,34 @@ def test_minutes_become_a_number_of_steps_once(dataset: Dataset, spec: ModelSpec
     assert set(planned) == {0, started.steps}
     again = Run(dataset, spec, config.replace(minutes=500), resume=run.checkpoints[-1], until=1)
     assert again.of(TrainStarted)[0].steps == started.steps
+
+
+@pytest.mark.parametrize(
+    ("first", "later", "than"), [(0.5, 0.2, "less"), (0.2, 0.5, "more"), (0.3, 0.3, None)]
+)
+def test_a_plan_made_of_unusual_steps_is_made_anew(
+    dataset: Dataset,
+    spec: ModelSpec,
+    monkeypatch: pytest.MonkeyPatch,
+    first: float,
+    later: float,
+    than: str | None,
+) -> None:
+    # The clock is read once before the first step, and three times in each: a step lasts from one reading to the next.
+    ticks = accumulate(first if reading < 1 + 3 * 8 else later for reading in count())
+    monkeypatch.setattr(training, "perf_counter", lambda: next(ticks))
+    run = Run(dataset, spec, SHORT.replace(steps=0, minutes=0.5, validation=0), until=60)
+    planned = list(dict.fromkeys(event.steps for event in run.of(StepDone)))
+    # 8 first steps and those that fit into what was left of half a minute
+    assert planned[0] == pytest.approx(8 + (30 - 8 * first) / first, abs=2)
+    told = [note for note in run.of(Noted) if "time than the first ones did" in note.message]
+    if than is None:
+        assert len(planned) == 1 and not told
+    else:
+        assert planned[1:] == [pytest.approx(8 + (30 - 8 * first) / later, abs=8)]
+        assert told[0].message == (
+            f"Steps take {than} time than the first ones did: {planned[1]} steps, not {planned[0]}, fit in 0.5 minutes."
+        )
 
 
 def poisoned(after: int, times: int) -> Callable[..., Any]:
@@ -268,7 +245,7 @@ def test_the_fourth_such_step_ends_the_training_with_the_best_so_far(
     assert "its numbers were not finite 4 times" in run.result.message
     assert "The best model so far is kept" in run.result.message
     assert all_finite(run.result.model.arrays())
-    assert run.result.score == max(event.score for event in run.of(Validated))
+    assert run.result.score == run.kept.score
 
 
 def test_a_bad_gradient_moves_no_weight() -> None:
@@ -279,23 +256,68 @@ def test_a_bad_gradient_moves_no_weight() -> None:
     adam.apply([np.ones(3, np.float32)], [variable])
     moved = variable.numpy()
     assert (moved < 1).all()
-    for bad in (np.nan, np.inf):
+    for bad in (np.nan, np.inf, 1e25):
         adam.apply([np.array([1, bad, 1], np.float32)], [variable])
         np.testing.assert_array_equal(variable.numpy(), moved)
-    assert int(adam.skipped.numpy()) == 2
+    assert int(adam.skipped.numpy()) == 3
     adam.apply([np.ones(3, np.float32)], [variable])
     assert (variable.numpy() < moved).all()
     assert all(np.isfinite(v.numpy()).all() for v in adam.variables)
 
 
+@pytest.mark.parametrize("validation", [0.3, 0])
 def test_an_absurd_rate_never_leaves_bad_weights(
-    dataset: Dataset, spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
+    dataset: Dataset, spec: ModelSpec, validation: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(learner, "learning_rate", lambda *args: 1e6)
-    run = Run(dataset, spec, SHORT)
+    run = Run(dataset, spec, SHORT.replace(validation=validation))
     assert all_finite(run.result.model.arrays())
     for card, arrays in run.models:
         UNetModel.from_arrays(card, arrays)
+
+
+def lost_after(step: int) -> Callable[..., Any]:
+    """Make a learner whose last layer is NaN from the end of a step on."""
+    do = learner.Learner.step
+
+    def one_step(self: learner.Learner, batch: Any, n: int, *rest: Any) -> Any:
+        done = do(self, batch, n, *rest)
+        if n + 1 == step:
+            kernel = self.network.get_layer("logits").kernel
+            kernel.assign(np.full(kernel.shape, np.nan))
+        return done
+
+    return one_step
+
+
+def test_where_nothing_is_held_out_the_last_finite_weights_are_kept(
+    dataset: Dataset, spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(learner.Learner, "step", lost_after(3))
+    config = SHORT.replace(validation=0, checkpoint_seconds=0)
+    first = Run(dataset, spec, config)
+    assert [state["step"] for _, state in first.checkpoints] == [1, 2]
+    assert [card.training.steps for card, _ in first.models] == [1, 2, 3]  # the average of step 3 is sound
+    later = Run(dataset, spec, config.replace(checkpoint_seconds=3600), resume=first.checkpoints[-1])
+    for run, kept in ((first, 3), (later, 2)):
+        assert all(all_finite(arrays) for arrays, _ in run.checkpoints)
+        assert all(all_finite(arrays) for _, arrays in run.models)
+        assert run.result.model.spec.training.steps == kept
+        np.testing.assert_equal(run.result.model.arrays(), run.models[-1][1])
+        assert run.result.message.startswith(
+            "Training ended after 7 of 12 steps: its numbers were not finite 4 times, though the learning rate was halved."
+        )
+        assert (
+            f"The model is that of step {kept}, the last one saved with finite weights." in run.result.message
+        )
+
+
+def test_weights_that_were_never_finite_are_no_model(
+    dataset: Dataset, spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(learner.Learner, "step", lost_after(1))
+    with pytest.raises(ModelError, match="not finite, so there is no model: train again with a lower"):
+        Run(dataset, spec, SHORT.replace(validation=0))
 
 
 def dead_from_the_start(seeds_alive: set[int]) -> Callable[..., Any]:

@@ -45,6 +45,22 @@ def test_isbi_2012_offline_is_one_sentence(plugins, cache):
     assert "\n" not in str(caught.value)
 
 
+def test_threads_of_a_download_do_not_fight_for_its_folder(plugins, cache, monkeypatch):
+    def another_was_faster(path, *args, **kwargs):
+        raise FileExistsError(17, "File exists")
+
+    monkeypatch.setattr("os.makedirs", another_was_faster)
+    with pytest.raises(FileError, match="is this computer online"):
+        ViewerModel().open_sample("napari-unet", "isbi2012")
+
+
+def test_a_cache_that_cannot_be_made_is_one_sentence(plugins, cache, monkeypatch):
+    (cache / "file").touch()
+    monkeypatch.setenv("NAPARI_UNET_CACHE", str(cache / "file"))
+    with pytest.raises(FileError, match=r"cannot keep the downloaded slices \(Not a directory\)"):
+        ViewerModel().open_sample("napari-unet", "isbi2012")
+
+
 def test_isbi_2012_opens_from_the_cache(plugins, cache, monkeypatch, real_data):
     stored = real_data / "isbi2012_em"
     slices = sorted((stored / "image").glob("*.png"))

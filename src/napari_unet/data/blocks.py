@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
@@ -12,8 +12,9 @@ from scipy import ndimage
 from skimage.measure import label
 
 from napari_unet.data.axes import ArrayLike
-from napari_unet.data.objects import INSIDE, decode, foreground, grow, in_order
+from napari_unet.data.objects import decode, foreground, grow, sow
 from napari_unet.data.stitching import Box
+from napari_unet.data.tally import Tally, certainty, in_order
 from napari_unet.spec import ObjectDecoding
 
 __all__ = ["IDS", "Block", "BlockJob", "Blocks", "Cut", "Plane", "decode_block", "decode_cut", "decode_whole"]
@@ -99,10 +100,10 @@ class Plane:
         steps /= np.float32(255)
         return steps
 
-    def places(self, local: NDArray[np.int64], box: Box) -> NDArray[np.int64]:
+    def placed(self, tally: Tally, box: Box) -> Tally:
         """Turn places in a box, counted row by row, into places in the window."""
-        y, x = np.divmod(local, box[1].stop - box[1].start)
-        return np.asarray((y + box[0].start) * self.shape[1] + x + box[1].start, np.int64)
+        y, x = np.divmod(tally.first, box[1].stop - box[1].start)
+        return replace(tally, first=(y + box[0].start) * self.shape[1] + x + box[1].start)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -123,8 +124,7 @@ class Block:
     the boxes around the parts: first row and column, last row and column + 1.
     """
 
-    sizes: NDArray[np.int64]
-    first: NDArray[np.int64]
+    tally: Tally
     pixels: NDArray[np.int64]
     corners: NDArray[np.int64]
     edges: tuple[NDArray[Any], ...]
@@ -150,35 +150,37 @@ def decode_block(job: BlockJob) -> Block:
         goes_on[line] |= inner
     goes_on[0] = False
     crossing = goes_on[regions]
-    parts, _, pixels = in_order(np.where(crossing, regions, 0))
-    objects, sizes, first = in_order(grow(probabilities, mask & ~crossing, plane.decoding))
+    parts, found = in_order(np.where(crossing, regions, 0))
+    own = mask & ~crossing
+    seeds = sow(probabilities, own, plane.decoding)
+    objects, tally = in_order(grow(probabilities, seeds, own), certainty(probabilities))
     job.ids[(*job.where, *box)] = objects.astype(IDS)
     return Block(
-        sizes,
-        plane.places(first, box),
-        plane.places(pixels, box),
-        _corners(parts, len(pixels), box),
+        plane.placed(tally, box),
+        plane.placed(found, box).first,
+        _corners(parts, len(found), box),
         tuple(line.copy() for line in _edges(parts)),
     )
 
 
-def decode_cut(cut: Cut) -> tuple[NDArray[Any], NDArray[np.int64], NDArray[np.int64]]:
-    """Return the objects of some of the regions in a box, with their sizes and first pixels."""
-    objects, sizes, first = in_order(_grown(cut)[0])
-    return objects, sizes, cut.plane.places(first, cut.box)
+def decode_cut(cut: Cut) -> tuple[NDArray[Any], Tally]:
+    """Return the objects of some of the regions in a box, and what is counted of them."""
+    grown, _, certain = _grown(cut)
+    objects, tally = in_order(grown, certain)
+    return objects, cut.plane.placed(tally, cut.box)
 
 
-def decode_part(cut: Cut) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """Return the objects of parts of regions in a box, and from which pixels they grew."""
-    grown, seeds = _grown(cut)
+def decode_part(cut: Cut) -> tuple[NDArray[Any], NDArray[np.bool_], NDArray[np.uint8]]:
+    """Return the objects of parts of regions in a box, from which pixels they grew, and how certain each pixel is."""
+    grown, seeds, certain = _grown(cut)
     objects = in_order(grown)[0]
     seeded = np.zeros(int(objects.max(initial=0)) + 1, bool)
     seeded[objects[seeds]] = True
-    return objects, (objects > 0) & (seeds | ~seeded[objects])
+    return objects, (objects > 0) & (seeds | ~seeded[objects]), certain
 
 
-def _grown(cut: Cut) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """Ids of objects, and where a seed may be."""
+def _grown(cut: Cut) -> tuple[NDArray[Any], NDArray[np.bool_], NDArray[np.uint8]]:
+    """Ids of objects, where their seeds are, and how certain each pixel is."""
     plane, box = cut.plane, cut.box
     probabilities = plane.read(box)
     regions = label(foreground(probabilities, plane.decoding), connectivity=2)
@@ -186,8 +188,8 @@ def _grown(cut: Cut) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     chosen = np.zeros(int(regions.max(initial=0)) + 1, bool)
     chosen[regions[y - box[0].start, x - box[1].start]] = True
     mask = chosen[regions]
-    seeds = mask & (probabilities[..., INSIDE] >= plane.decoding.seed_threshold)
-    return grow(probabilities, mask, plane.decoding), seeds
+    seeds = sow(probabilities, mask, plane.decoding)
+    return grow(probabilities, seeds, mask), seeds > 0, certainty(probabilities)
 
 
 def decode_whole(plane: Plane) -> NDArray[Any]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise, product
 from typing import Any
 
@@ -19,9 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_unet.data.blocks import IDS, Block, Blocks, Cut, Plane, decode_cut, decode_part
-from napari_unet.data.objects import measure
 from napari_unet.data.stitching import Box, Pairs, Part, Seams, common, groups, within
+from napari_unet.data.tally import NOWHERE, Tally, measure
 from napari_unet.events import Stop
+from napari_unet.spec import ObjectDecoding
 
 __all__ = ["Numbers", "RunAll", "decode_slice"]
 
@@ -46,7 +47,7 @@ class Numbers:
     own : int
         Highest value in scratch of an object of one block; those of other regions come after it.
     table : ndarray of uint32
-        Number of each of these objects, from 1; 0 for small ones.
+        Number of each of these objects, from 1; 0 for those left out.
     areas : ndarray of int64
         Pixels by number; 0 for number 0.
     """
@@ -116,8 +117,8 @@ def decode_slice(
         if stop():
             return None
         known.append(next(found))
-    starts = list(accumulate((len(block.sizes) for block in known), initial=0))
-    own = max(len(block.sizes) for block in known)
+    starts = list(accumulate((len(block.tally) for block in known), initial=0))
+    own = max(len(block.tally) for block in known)
     patches = _Patches(plane, ids, where, blocks, own)
     cuts, large = _cuts(plane, known, blocks)
     for cut, answer in zip(cuts, run_all(decode_cut, cuts), strict=True):
@@ -128,10 +129,9 @@ def decode_slice(
     if pairs is None:
         return None
     patches.write()
-    sizes = np.concatenate([*(block.sizes for block in known), *patches.sizes])
-    first = np.concatenate([*(block.first for block in known), *patches.first])
-    same = groups((pairs[0] + starts[-1], pairs[1] + starts[-1]), len(sizes))
-    table, areas = _ranked(sizes, first, same, plane.decoding.min_size)
+    tally = Tally.of([*(block.tally for block in known), *patches.tallies])
+    same = groups((pairs[0] + starts[-1], pairs[1] + starts[-1]), len(tally))
+    table, areas = _ranked(tally.joined(same), same, plane.decoding)
     return Numbers(blocks, plane.shape, starts, own, table, areas)
 
 
@@ -148,19 +148,15 @@ class _Patches:
 
     def __init__(self, plane: Plane, ids: Any, where: tuple[int, ...], blocks: Blocks, own: int) -> None:
         self.plane, self.ids, self.where, self.blocks, self.own = plane, ids, where, blocks, own
-        self.sizes: list[NDArray[np.int64]] = []
-        self.first: list[NDArray[np.int64]] = []
+        self.tallies: list[Tally] = []
         self.count = 0
         self._waiting: list[tuple[Box, NDArray[Any], int]] = []
 
-    def add(
-        self, box: Box, objects: NDArray[Any], sizes: NDArray[np.int64], first: NDArray[np.int64]
-    ) -> None:
+    def add(self, box: Box, objects: NDArray[Any], tally: Tally) -> None:
         """Take in the objects of a box."""
         self._waiting.append((box, objects, self.own + self.count))
-        self.sizes.append(sizes)
-        self.first.append(first)
-        self.count += len(sizes)
+        self.tallies.append(tally)
+        self.count += len(tally)
         if sum(objects.size for _, objects, _ in self._waiting) > _WAITING * self.blocks.side**2:
             self.write()
 
@@ -254,35 +250,32 @@ def _stitch(
     large: Mapping[tuple[int, int], Cut], patches: _Patches, run_all: RunAll, stop: Stop
 ) -> Pairs | None:
     """Decode blocks of regions that are too large; say which of their objects are the same, from 0."""
-    seams = Seams(patches.blocks.margin)
+    blocks = patches.blocks
+    seams = Seams(blocks.margin, blocks.side, necks=patches.plane.decoding.neck_depth > 0)
     found = [(np.empty(0, np.int64), np.empty(0, np.int64))]
     cuts = list(large.values())
-    for at, cut, (objects, sown) in zip(large, cuts, run_all(decode_part, cuts), strict=True):
+    for at, cut, (objects, sown, certain) in zip(large, cuts, run_all(decode_part, cuts), strict=True):
         if stop():
             return None
-        block = patches.blocks.box(at, patches.plane.shape)
-        inside = objects[within(block, cut.box)]
-        counted, first = measure(inside, int(objects.max()))
+        block = blocks.box(at, patches.plane.shape)
+        here = within(block, cut.box)
+        tally = measure(objects[here], certain[here], int(objects.max()))
         # What lies in the margin alone may be torn there, and would join what belongs to other blocks.
-        objects = np.where((counted > 0)[objects], objects, 0)
-        i, j = seams.add(at, Part(cut.box, objects, sown, patches.count))
+        there = tally.pixels > 0
+        whole = np.where(there[objects], objects, 0)
+        i, j = seams.add(at, Part(cut.box, whole, sown, patches.count))
         found.append((i - 1, j - 1))
-        there = np.where(counted > 0, patches.plane.places(first, block), np.iinfo(np.int64).max)
-        patches.add(block, inside, counted[1:], there[1:])
+        tally = patches.plane.placed(tally, block)
+        patches.add(block, objects[here], replace(tally, first=np.where(there, tally.first, NOWHERE))[1:])
     return np.concatenate([i for i, _ in found]), np.concatenate([j for _, j in found])
 
 
 def _ranked(
-    sizes: NDArray[np.int64], first: NDArray[np.int64], same: NDArray[np.int64], min_size: int
+    tally: Tally, same: NDArray[np.int64], decoding: ObjectDecoding
 ) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
-    """Give objects, some of which are the same, numbers by first pixel; also count pixels by number."""
-    count = int(same.max(initial=-1)) + 1
-    areas = np.zeros(count, np.int64)
-    np.add.at(areas, same, sizes)
-    start = np.full(count, np.iinfo(np.int64).max)
-    np.minimum.at(start, same, first)
-    kept = np.flatnonzero(areas >= max(min_size, 1))
-    order = kept[np.argsort(start[kept])]
-    numbers = np.zeros(count, IDS)
+    """Give objects, some of which are the same, numbers by first pixel; also return pixels by number."""
+    kept = np.flatnonzero(tally.kept(decoding))
+    order = kept[np.argsort(tally.first[kept])]
+    numbers = np.zeros(len(tally), IDS)
     numbers[order] = np.arange(1, len(order) + 1)
-    return numbers[same], np.append(0, areas[order])
+    return numbers[same], np.append(0, tally.pixels[order])

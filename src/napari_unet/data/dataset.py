@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from math import ceil, prod
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,10 +26,10 @@ from napari_unet.data.labels import (
 from napari_unet.data.lint_pairs import NotFinite, check_pairs, refuse_not_finite
 from napari_unet.data.normalize import Range, Survey, survey
 from napari_unet.data.objects import learn_objects
-from napari_unet.data.target_kind import propose_target
 from napari_unet.errors import DataError
 from napari_unet.events import Stop, never_stop
 from napari_unet.spec import OBJECT_CLASSES, TargetKind
+from napari_unet.words import count, listed
 
 __all__ = ["Dataset", "Example", "NotFinite", "fingerprints", "prepare"]
 
@@ -82,10 +82,10 @@ class Dataset:
     target : {"classes", "objects"}
         What each painted value was taken for. The classes of objects are background, inside
         and border (`napari_unet.data.objects`).
-    notes : tuple of str
-        Plain sentences that say what was chosen, and why.
     left_out : int
         Slices that could be trained on and were not loaded, because fewer were asked for.
+    warnings : tuple of str
+        Plain sentences that say what cannot be learned, though it was painted.
 
     What is allowed but odd is the linter's to say (`napari_unet.data.lint`).
     """
@@ -95,8 +95,8 @@ class Dataset:
     range: Range
     painted: int
     target: TargetKind = "classes"
-    notes: tuple[str, ...] = ()
     left_out: int = 0
+    warnings: tuple[str, ...] = ()
 
 
 def prepare(
@@ -105,7 +105,7 @@ def prepare(
     *,
     unpainted: Unpainted,
     background_value: int | None = None,
-    target: Literal["auto", "classes", "objects"] = "classes",
+    target: TargetKind = "classes",
     not_finite: NotFinite = "refuse",
     lower: float = 1.0,
     upper: float = 99.8,
@@ -127,9 +127,8 @@ def prepare(
         What 0 means in the labels.
     background_value : int, optional
         With ``unpainted="ignore"``: the painted value that means background.
-    target : {"auto", "classes", "objects"}
-        What each painted value stands for: a class of pixels, or one object. ``"auto"`` looks at the
-        labels (`napari_unet.data.target_kind.propose_target`).
+    target : {"classes", "objects"}
+        What each painted value stands for: a class of pixels, or one object.
     not_finite : {"refuse", "ignore"}
         Whether an image with NaN or infinite pixels is refused, or those pixels become 0 and are
         not trained on.
@@ -148,38 +147,45 @@ def prepare(
     Raises
     ------
     DataError
-        If the images and labels do not belong together, or there is nothing to learn from them.
+        If the images and labels do not belong together, there is nothing to learn from them, or they do not fit into memory.
     """
     _check_pairs(images, labels)
     paint = [_find_paint(stack, unpainted, stop) for stack in labels]
     if stop():
         return _stopped(images[0].shape[3], unpainted)
-    meaning = _find_meaning(labels, paint, unpainted, background_value, target, stop)
+    meaning = _find_meaning(labels, paint, unpainted, background_value, target)
     looks = [survey(image, lower, upper, stop) for image in images]
     if stop():
         return _stopped(images[0].shape[3], unpainted)
     if not_finite == "refuse":
         _refuse_not_finite(looks, images)
     examples: list[Example] = []
+    painted: set[int] = set()
     slices = [(group, index) for group, p in enumerate(paint) for index in p.slices]
     pixels = sum(prod(labels[group].shape[1:3]) for group, _ in slices)
     for group, index in slices[:: ceil(pixels / most) if most and pixels else 1]:
         if stop():
             return _stopped(images[0].shape[3], unpainted)
-        examples.append(_load(images[group], labels[group], looks[group], meaning, group, index))
-    if not any((example.target != IGNORE).any() for example in examples):
-        raise DataError(
-            f"Every painted pixel of labels {_common_name(labels)!r} lies on a NaN or infinite pixel, so nothing can be trained on. "
-            "Paint on pixels that have a value, or repair the image."
-        )
+        try:
+            loaded, at_risk = _load(images[group], labels[group], looks[group], meaning, group, index)
+        except MemoryError:
+            raise _too_many(len(examples), len(slices)) from None
+        examples.append(loaded)
+        painted |= at_risk
+    left_out = len(slices) - len(examples)
+    hidden = _find_hidden(examples, painted, meaning, _common_name(labels), left_out) if painted else []
     return Dataset(
         tuple(examples),
         meaning.class_map,
         _usual(looks),
         sum(p.painted for p in paint),
         meaning.target,
-        meaning.notes,
-        len(slices) - len(examples),
+        left_out,
+        tuple(
+            f"Every pixel of {name} lies on a NaN or infinite pixel, so it cannot be learned. "
+            "Paint it on pixels that have a value, or repair the image."
+            for name in hidden
+        ),
     )
 
 
@@ -229,7 +235,12 @@ class _Meaning:
     target: TargetKind
     class_map: ClassMap
     objects: int = 0  # different values, where objects are learned
-    notes: tuple[str, ...] = ()
+
+    def name(self, index: int) -> str:
+        """Name a class for a sentence."""
+        if self.target == "objects":
+            return OBJECT_CLASSES[index]
+        return f"class {self.class_map.values[index]}" if index else "background"
 
     def encode(self, painted: NDArray[Any]) -> tuple[NDArray[np.uint8], NDArray[np.int32] | None]:
         """Class indices of a slice, and objects where these are learned."""
@@ -249,21 +260,16 @@ def _find_meaning(
     paint: Sequence[_Paint],
     unpainted: Unpainted,
     background_value: int | None,
-    target: Literal["auto", "classes", "objects"],
-    stop: Stop,
+    target: TargetKind,
 ) -> _Meaning:
-    """Tell classes or objects from what was painted, and refuse what can be neither."""
-    notes: tuple[str, ...] = ()
-    if target == "auto":
-        target, reason = propose_target(labels, background_value, stop=stop)
-        notes = (reason,)
+    """Say which classes or objects were painted, and refuse what can be neither."""
     found = (values for p in paint for values in p.values)
     most = MAX_CLASSES if target == "classes" else None
     class_map = fit_class_map(found, unpainted, background_value, _common_name(labels), most)
     if target == "classes":
-        return _Meaning(target, class_map, notes=notes)
+        return _Meaning(target, class_map)
     indices = tuple(range(len(OBJECT_CLASSES)))
-    return _Meaning(target, ClassMap(indices, unpainted, background_value), len(class_map.values) - 1, notes)
+    return _Meaning(target, ClassMap(indices, unpainted, background_value), len(class_map.values) - 1)
 
 
 def _check_pairs(images: Sequence[Stack], labels: Sequence[Stack]) -> None:
@@ -279,11 +285,11 @@ def _find_paint(labels: Stack, unpainted: Unpainted, stop: Stop) -> _Paint:
         if stop():
             break
         painted = as_integers(labels.read(n)[..., 0], labels.name)
-        count = int(np.count_nonzero(painted))
-        if count or (unpainted == "background" and labels.shape[0] == 1):
+        pixels = int(np.count_nonzero(painted))
+        if pixels or (unpainted == "background" and labels.shape[0] == 1):
             paint.slices.append(n)
             paint.values.append(distinct(painted))
-            paint.painted += count
+            paint.painted += pixels
     return paint
 
 
@@ -293,12 +299,45 @@ def _refuse_not_finite(looks: Sequence[Survey], images: Sequence[Stack]) -> None
             raise refuse_not_finite(image, look.not_finite, look.first_not_finite)
 
 
-def _load(image: Stack, labels: Stack, look: Survey, meaning: _Meaning, group: int, index: int) -> Example:
+def _load(
+    image: Stack, labels: Stack, look: Survey, meaning: _Meaning, group: int, index: int
+) -> tuple[Example, set[int]]:
+    """Load a slice; tell which classes it had where pixels without a value are ignored."""
     pixels = image.read(index)
     target, ids = meaning.encode(as_integers(labels.read(index)[..., 0], labels.name))
+    painted: set[int] = set()
     if look.not_finite:
+        painted = set(distinct(target).tolist()) - {IGNORE}
         target[~np.isfinite(pixels).all(axis=-1)] = IGNORE
-    return Example(look.range.apply(pixels), target, group, index, ids=ids)
+    return Example(look.range.apply(pixels), target, group, index, ids=ids), painted
+
+
+def _find_hidden(
+    examples: Sequence[Example], painted: set[int], meaning: _Meaning, name: str, left_out: int
+) -> list[str]:
+    """Name the classes that lie on pixels without a value alone; refuse where no two others are left."""
+    kept = {kind for example in examples for kind in distinct(example.target).tolist()} - {IGNORE}
+    if not kept:
+        raise DataError(
+            f"Every painted pixel of labels {name!r} lies on a NaN or infinite pixel, so nothing can be trained on. "
+            "Paint on pixels that have a value, or repair the image."
+        )
+    if left_out:  # what is hidden here may be in sight on another slice
+        return []
+    hidden = [meaning.name(kind) for kind in sorted(painted - kept)]
+    if hidden and len(kept) == 1:
+        raise DataError(
+            f"Of labels {name!r} only {meaning.name(*kept)} is left to train on: every pixel of {listed(hidden)} lies on a NaN or infinite "
+            "pixel. A network needs two classes to tell apart: paint on pixels that have a value, or repair the image."
+        )
+    return hidden
+
+
+def _too_many(loaded: int, slices: int) -> DataError:
+    return DataError(
+        f"Memory ran out when {loaded} of {count(slices, 'painted slice')} had been loaded, all of which are kept in memory to train on: "
+        "erase the labels of some slices, give fewer or smaller images, or close other programs."
+    )
 
 
 def _usual(looks: Sequence[Survey]) -> Range:

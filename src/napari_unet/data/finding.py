@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Literal
 
 from napari_unet.errors import DataError
+from napari_unet.words import some
 
-__all__ = ["Finding", "Severity", "from_refusal", "limited", "listed", "percent"]
+__all__ = ["Finding", "Severity", "from_refusal", "limited", "percent"]
 
 Severity = Literal["error", "warning", "hint"]
 
 _TOLD = 3
-_LISTED = 3
 
 
 @dataclass(frozen=True)
@@ -56,15 +56,9 @@ def limited(findings: Iterable[Finding]) -> Iterator[Finding]:
     yield from islice(remaining, _TOLD)
     rest = list(remaining)
     if rest:
-        names = listed([finding.about for finding in rest])
+        names = some([finding.about for finding in rest])
         more = "once more" if len(rest) == 1 else f"{len(rest):,} more times"
         yield Finding(rest[0].severity, names, f"The same was found {more}: {names}.", rest[0].fix)
-
-
-def listed(items: Sequence[object], most: int = _LISTED) -> str:
-    """Write items for a sentence, the first few of them."""
-    shown = ", ".join(str(item) for item in items[:most])
-    return f"{shown} and {len(items) - most:,} more" if len(items) > most else shown
 
 
 def percent(part: float, whole: float) -> str:

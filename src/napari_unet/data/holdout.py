@@ -16,7 +16,16 @@ from napari_unet.data.dataset import Dataset, Example
 from napari_unet.data.labels import IGNORE
 from napari_unet.data.objects import BORDER, INSIDE
 
-__all__ = ["GAP", "MIN_CLASS_PIXELS", "MIN_IMAGES", "MIN_SLICES", "MIN_VALIDATION_PIXELS", "Split", "split"]
+__all__ = [
+    "ENOUGH_PIXELS",
+    "GAP",
+    "MIN_CLASS_PIXELS",
+    "MIN_IMAGES",
+    "MIN_SLICES",
+    "MIN_VALIDATION_PIXELS",
+    "Split",
+    "split",
+]
 
 GAP = 32
 """Pixels between a band that is held out and what is trained on; nobody sees their labels."""
@@ -29,6 +38,9 @@ MIN_IMAGES = 4
 
 MIN_VALIDATION_PIXELS = 500
 """Painted pixels that a region needs to measure anything."""
+
+ENOUGH_PIXELS = 2_000_000
+"""Painted pixels to measure on: whole images and slices beyond are better trained on, and measuring takes its time."""
 
 MIN_CLASS_PIXELS = 25
 """Painted pixels of each class that both sides need."""
@@ -60,7 +72,8 @@ def split(dataset: Dataset, fraction: float, seed: int = 0) -> Split:
     Of 4 images or more, whole images are held out. Else, of stacks with 6 trained slices or more
     each, slices at one end, with a gap of one slice. Else a band at one side of each image, with a
     gap of 32 pixels whose labels neither side sees. Nothing is held out where a side would
-    miss a class (under 25 pixels of it), or the region would have under 500 painted pixels.
+    miss a class (under 25 pixels of it), or the region would have under 500 painted pixels. Of whole images and
+    slices, only as many are held out as it takes to reach 2 megapixels of paint, or more where these would miss a class.
 
     Parameters
     ----------
@@ -83,12 +96,8 @@ def split(dataset: Dataset, fraction: float, seed: int = 0) -> Split:
         groups.setdefault(example.group, []).append(example)
     counts = {(e.group, e.index): _count(e) for e in dataset.examples}
     present = _total(counts.values()) > 0
-    attempts: Iterator[Split] = iter(())
-    if len(groups) >= MIN_IMAGES:
-        attempts = _image_splits(groups, fraction, seed)
-    elif min(len(group) for group in groups.values()) >= MIN_SLICES:
-        attempts = _slice_splits(groups, fraction)
-    for attempt in attempts:
+    paint = {key: int(count.sum()) for key, count in counts.items()}
+    for attempt in _whole_splits(groups, paint, fraction, seed):
         held = _total(counts[e.group, e.index] for e in attempt.validation)
         if _measurable(_total(counts[e.group, e.index] for e in attempt.train), held, present):
             return _cut(attempt)
@@ -129,26 +138,56 @@ def _measurable(train: NDArray[np.int64], held: NDArray[np.int64], present: NDAr
     return bool(held.sum() >= MIN_VALIDATION_PIXELS and rarest >= MIN_CLASS_PIXELS)
 
 
-def _image_splits(groups: dict[int, list[Example]], fraction: float, seed: int) -> Iterator[Split]:
+_Paint = dict[tuple[int, int], int]
+"""Painted pixels of each slice, by image and index."""
+
+
+def _whole_splits(
+    groups: dict[int, list[Example]], paint: _Paint, fraction: float, seed: int
+) -> Iterator[Split]:
+    """Hold out whole images or slices, if there are several: first as few as tell enough, then more."""
+    for enough in (ENOUGH_PIXELS, 4 * ENOUGH_PIXELS, np.inf):
+        if len(groups) >= MIN_IMAGES:
+            yield from _image_splits(groups, paint, fraction, seed, enough)
+        elif min(len(group) for group in groups.values()) >= MIN_SLICES:
+            yield from _slice_splits(groups, paint, fraction, enough)
+
+
+def _image_splits(
+    groups: dict[int, list[Example]], paint: _Paint, fraction: float, seed: int, enough: float
+) -> Iterator[Split]:
     """Hold out some images, drawn anew in each attempt."""
     rng = np.random.default_rng(seed)
     names = list(groups)
-    held = max(1, round(fraction * len(names)))
-    message = f"Quality is measured on {held} of the {len(names)} images, held out from training."
+    most = max(1, round(fraction * len(names)))
     for _ in range(_TRIES):
-        chosen = set(rng.permutation(names)[:held].tolist())
+        drawn = rng.permutation(names)[:most].tolist()
+        painted = [sum(paint[e.group, e.index] for e in groups[name]) for name in drawn]
+        chosen = set(drawn[: _enough(painted, enough)])
         train = tuple(e for name in names if name not in chosen for e in groups[name])
-        yield Split(train, tuple(e for name in names if name in chosen for e in groups[name]), message)
+        yield Split(
+            train,
+            tuple(e for name in names if name in chosen for e in groups[name]),
+            f"Quality is measured on {len(chosen)} of the {len(names)} images, held out from training.",
+        )
 
 
-def _slice_splits(groups: dict[int, list[Example]], fraction: float) -> Iterator[Split]:
+def _enough(paint: Sequence[int], pixels: float) -> int:
+    """Return how many of some images or slices, the first ones, have so many painted pixels together, or all."""
+    return min(len(paint), 1 + int(np.searchsorted(np.cumsum(paint), pixels)))
+
+
+def _slice_splits(
+    groups: dict[int, list[Example]], paint: _Paint, fraction: float, enough: float
+) -> Iterator[Split]:
     """Hold out the last slices of each stack, or else the first."""
     for end in ("last", "first"):
         train: list[Example] = []
         validation: list[Example] = []
         for group in groups.values():
             ordered = sorted(group, key=lambda e: e.index, reverse=end == "first")
-            held = ordered[-max(1, round(fraction * len(ordered))) :]
+            most = ordered[: -1 - max(1, round(fraction * len(ordered))) : -1]
+            held = ordered[-_enough([paint[e.group, e.index] for e in most], enough / len(groups)) :]
             validation += sorted(held, key=lambda e: e.index)
             # a gap of one slice: neighbours show the same thing twice
             rest = [e for e in ordered[: -len(held)] if abs(e.index - held[0].index) > 1]

@@ -113,7 +113,7 @@ def find_objects(
         Receives the objects, a slice at a time, chunk by chunk, the last chunk last. With `link` it is
         left alone until the objects of all slices are known.
     decoding : ObjectDecoding
-        Thresholds, and the least size in pixels of one slice.
+        Thresholds, depth of necks, and what is left out; sizes are those in one slice.
     slice_axes : str
         Letters of the axes before Y and X; needed for `link`.
     link : bool

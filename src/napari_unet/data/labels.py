@@ -7,7 +7,7 @@ background. Results show background as 0 and every other class with the value it
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from napari_unet.data.axes import Stack
 from napari_unet.errors import DataError
 from napari_unet.spec import ModelSpec
+from napari_unet.words import some
 
 __all__ = [
     "IGNORE",
@@ -28,6 +29,7 @@ __all__ = [
     "class_map_of",
     "distinct",
     "fit_class_map",
+    "too_large",
 ]
 
 IGNORE = 255
@@ -96,7 +98,7 @@ class ClassMap:
             encoded = classes[position]
         if strange:
             raise DataError(
-                f"The labels hold {_listed(strange)}, which no class was made for; the classes are painted {_listed(known.tolist())}."
+                f"The labels hold {some(strange, _SHOWN)}, which no class was made for; the classes are painted {some(known.tolist(), _SHOWN)}."
             )
         return encoded
 
@@ -152,7 +154,7 @@ def as_integers(labels: NDArray[Any], name: str) -> NDArray[Any]:
         whole = np.isfinite(labels) & (np.floor(labels) == labels)
         if not whole.all():
             raise DataError(
-                f"Labels {name!r} hold {_listed(_some(labels[~whole]))}. Labels must be whole numbers: "
+                f"Labels {name!r} hold {some(_each(labels[~whole]), _SHOWN)}. Labels must be whole numbers: "
                 "paint on a labels layer, or turn a probability map into labels with a threshold first."
             )
     elif labels.dtype.kind not in "ui":
@@ -161,15 +163,33 @@ def as_integers(labels: NDArray[Any], name: str) -> NDArray[Any]:
         )
     if labels.dtype.kind != "u" and (labels < 0).any():
         raise DataError(
-            f"Labels {name!r} hold negative values: {_listed(_some(labels[labels < 0]))}. "
+            f"Labels {name!r} hold negative values: {some(_each(labels[labels < 0]), _SHOWN)}. "
             "Labels must be 0 or above: repaint these, or set them to 0."
         )
-    if labels.dtype.itemsize >= 8 and labels.dtype.kind != "i" and (labels > _LARGEST).any():
+    if (large := too_large(labels)).any():
         raise DataError(
-            f"Labels {name!r} hold {_listed(_some(labels[labels > _LARGEST]))}, above the largest value, {_LARGEST}: "
+            f"Labels {name!r} hold {some(_each(labels[large]), _SHOWN)}, above the largest value, {_LARGEST}: "
             "number the classes from 1 up."
         )
     return labels.astype(np.int64) if labels.dtype.kind == "f" else labels
+
+
+def too_large(labels: NDArray[Any]) -> NDArray[np.bool_]:
+    """Tell which values are above 2**63 - 1, the largest that a class can be painted with.
+
+    Parameters
+    ----------
+    labels : ndarray of int or float, any shape
+        Painted values.
+
+    Returns
+    -------
+    ndarray of bool, same shape, or of a single False where the type holds no such value
+        True where a value is too large.
+    """
+    if labels.dtype.kind == "f":
+        return labels >= np.float32(2**63)  # 2**63 - 1 has no decimal of its own
+    return labels > _LARGEST if labels.dtype == np.uint64 else np.zeros(1, np.bool_)
 
 
 def distinct(labels: NDArray[Any]) -> NDArray[np.int64]:
@@ -257,7 +277,7 @@ def fit_class_map(
             else f"{background_value} is named as background"
         )
         raise DataError(
-            f"Labels {name!r} are painted with {_listed(values)}, and {said}. Where unpainted pixels are ignored, "
+            f"Labels {name!r} are painted with {some(values, _SHOWN)}, and {said}. Where unpainted pixels are ignored, "
             "one of the painted values must mean background: paint some background and name its value."
         )
     if len(values) == 1:
@@ -300,16 +320,10 @@ def check_same_shape(image: Stack, labels: Stack) -> None:
         )
 
 
-def _listed(values: Sequence[object]) -> str:
-    """Write values for a sentence, the first few of them."""
-    shown = ", ".join(str(value) for value in values[:_SHOWN])
-    return f"{shown} and {len(values) - _SHOWN} more" if len(values) > _SHOWN else shown
-
-
 def _sides(stack: Stack) -> tuple[tuple[int, ...], tuple[int, int]]:
     return tuple(length for length in stack.slice_shape if length != 1), stack.shape[1:3]
 
 
-def _some(values: NDArray[Any]) -> list[Any]:
+def _each(values: NDArray[Any]) -> list[Any]:
     result: list[Any] = np.unique(values).tolist()
     return result

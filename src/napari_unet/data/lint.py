@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from napari_unet.data.axes import Stack
@@ -57,6 +57,13 @@ class LabelCheck:
     def of(self, severity: Severity) -> tuple[Finding, ...]:
         """Return the findings of one severity."""
         return tuple(finding for finding in self.findings if finding.severity == severity)
+
+    def with_more(self, findings: Iterable[Finding]) -> LabelCheck:
+        """Return the check with more findings, in its order."""
+        found = (*self.findings, *findings)
+        return replace(
+            self, findings=tuple(sorted(found, key=lambda finding: _ORDER.index(finding.severity)))
+        )
 
 
 def lint(
@@ -117,8 +124,7 @@ def lint(
     meaning = Meaning(unpainted, background_value, proposal if target == "auto" else target)
     if not stop():
         findings += _check_paint(paints, meaning, proposal, reason)
-    findings.sort(key=lambda finding: _ORDER.index(finding.severity))
-    return LabelCheck(tuple(findings), meaning.target, reason if target == "auto" else "")
+    return LabelCheck((), meaning.target, reason if target == "auto" else "").with_more(findings)
 
 
 def _check_paint(

@@ -9,11 +9,11 @@ from typing import Literal
 import numpy as np
 
 from napari_unet.data.axes import Stack, blocks
-from napari_unet.data.finding import Finding, from_refusal, limited, listed
+from napari_unet.data.finding import Finding, from_refusal, limited
 from napari_unet.data.labels import check_same_shape
 from napari_unet.errors import DataError
 from napari_unet.events import Stop, never_stop
-from napari_unet.words import count
+from napari_unet.words import count, some
 
 __all__ = [
     "NotFinite",
@@ -102,7 +102,7 @@ def _explain(image: Stack, labels: Stack, refusal: DataError, images: Sequence[S
     others = [other.name for other in images if other is not image and other.shape[1:3] == (tall, broad)]
     factor = high / tall
     if others and len(others) < len(images) - 1:
-        fix = f"That is the shape of {listed(others)}: check which labels belong to which image."
+        fix = f"That is the shape of {some(others)}: check which labels belong to which image."
     elif (tall, broad) == (wide, high):
         fix = "Rows and columns are exchanged: transpose the labels (swap their X and Y)."
     elif factor == wide / broad and max(factor, 1 / factor) >= 2:
@@ -272,6 +272,6 @@ def _constant(image: Stack, channels: Sequence[str]) -> Finding | None:
         )
         fix = "Choose the image that the labels were drawn on; this one may be empty or damaged."
     else:
-        sentence = f"Image {image.name!r} is the same everywhere in channel {listed(channels)} (counted from 0), so nothing can be learned from that."
+        sentence = f"Image {image.name!r} is the same everywhere in channel {some(channels)} (counted from 0), so nothing can be learned from that."
         fix = "Leave the channel out, if it is empty in all images; else check the file."
     return Finding("warning", f"image {image.name!r}", sentence, fix)

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_unet.data.finding import Finding, limited, listed, percent
+from napari_unet.data.finding import Finding, limited, percent
 from napari_unet.data.lint_values import Meaning
 from napari_unet.data.paint import MAX_SPECK, Look, Paint
 from napari_unet.spec import TargetKind
-from napari_unet.words import count
+from napari_unet.words import count, some
 
 __all__ = ["check_kind", "check_objects", "check_outlines", "check_shades", "check_specks", "check_strokes"]
 
@@ -219,7 +219,7 @@ def check_specks(paints: Sequence[Paint], meaning: Meaning) -> Iterator[Finding]
     total = sum(specks.values())
     if not total:
         return
-    each = listed([f"{n:,} of value {value}" for value, n in sorted(specks.items())], 6)
+    each = some([f"{n:,} of value {value}" for value, n in sorted(specks.items())], 6)
     if len(specks) == 1:
         each = f"of value {next(iter(specks))}"
     few = total <= _CLICKS
@@ -245,7 +245,7 @@ def check_strokes(paints: Sequence[Paint], meaning: Meaning) -> Iterator[Finding
     pieces = int(np.median([int(look.pieces.sum()) for look in strokes]))
     values = sorted({value for look in strokes for value in look.values.tolist()})
     if len(values) > 1:
-        which = " or ".join(map(str, values)) if len(values) < 4 else f"one of {listed(values)}"
+        which = " or ".join(map(str, values)) if len(values) < 4 else f"one of {some(values)}"
         fix = f"choose 'Unpainted is: ignore' and name the value that you painted background with ({which})."
     else:
         fix = "paint some background too, with another value; then choose 'Unpainted is: ignore' and name that value."

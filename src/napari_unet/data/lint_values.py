@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from napari_unet.data.finding import Finding, from_refusal, limited, listed, percent
+from napari_unet.data.finding import Finding, from_refusal, limited, percent
 from napari_unet.data.holdout import MIN_CLASS_PIXELS, MIN_VALIDATION_PIXELS
 from napari_unet.data.labels import MAX_CLASSES, Unpainted, fit_class_map
 from napari_unet.data.paint import Paint
 from napari_unet.errors import DataError
 from napari_unet.spec import TargetKind
-from napari_unet.words import count
+from napari_unet.words import count, some
 
 __all__ = ["Meaning", "check_classes", "check_emptiness", "check_numbers", "describe"]
 
@@ -118,7 +118,7 @@ def check_emptiness(paints: Sequence[Paint], meaning: Meaning) -> Iterator[Findi
     blank = [paint for paint in paints if not paint.painted and paint.stack.shape[3] == 1]
     if not blank or len(blank) == len(paints):
         return
-    names = listed([repr(paint.stack.name) for paint in blank])
+    names = some([repr(paint.stack.name) for paint in blank])
     one = len(blank) == 1
     found = f"{len(blank)} of the {len(paints)} labels {'has' if one else 'have'} no paint at all: {names}."
     these = "this image" if one else "these images"
@@ -164,7 +164,7 @@ def check_classes(paints: Sequence[Paint], meaning: Meaning) -> Iterator[Finding
             [np.array(sorted(trained), np.int64)],
             meaning.unpainted,
             meaning.background_value,
-            listed([paint.stack.name for paint in paints], 1),
+            some([paint.stack.name for paint in paints], 1),
             MAX_CLASSES if meaning.target == "classes" else None,
         )
     except DataError as refusal:
@@ -267,7 +267,7 @@ def _two_ways(paints: Sequence[Paint]) -> Iterator[Finding]:
         yield Finding(
             "warning",
             "all labels",
-            f"The paint has the value {a} in {len(with_a)} of the labels ({listed(with_a)}) and {b} in {len(with_b)} ({listed(with_b)}), hardly ever both "
+            f"The paint has the value {a} in {len(with_a)} of the labels ({some(with_a)}) and {b} in {len(with_b)} ({some(with_b)}), hardly ever both "
             "in one. They would be learned as two classes.",
             f"If {a} and {b} mean the same, save all labels with one of them.",
         )
@@ -278,7 +278,7 @@ def _too_little(pool: dict[int, int], meaning: Meaning) -> Iterator[Finding]:
     classes = {v: n for v, n in pool.items() if v or meaning.unpainted == "background"}
     few = {value: pixels for value, pixels in sorted(classes.items()) if pixels < 2 * MIN_CLASS_PIXELS}
     if few:
-        each = listed([f"{value} ({count(pixels, 'pixel')})" for value, pixels in few.items()], _SHOWN)
+        each = some([f"{value} ({count(pixels, 'pixel')})" for value, pixels in few.items()], _SHOWN)
         which = "the value" if len(few) == 1 else f"{len(few)} values:"
         yield Finding(
             "warning",
@@ -354,4 +354,4 @@ def _trained(paints: Sequence[Paint]) -> dict[int, int]:
 
 
 def _values(values: Sequence[int]) -> str:
-    return f"{'the value' if len(values) == 1 else 'the values'} {listed(values, _SHOWN)}"
+    return f"{'the value' if len(values) == 1 else 'the values'} {some(values, _SHOWN)}"

@@ -4,20 +4,21 @@ Each object has an id of its own. A network learns three classes: background, in
 border: a thin outline, wider where objects touch, as the winners of the 2018 Data Science Bowl drew it
 between touching nuclei (Caicedo et al., "Nucleus segmentation across imaging experiments", Nature
 Methods 16, 2019) and as is common around all of them (Caicedo et al., Cytometry A 95, 2019). What it
-answers becomes objects by a watershed: connected insides are the seeds, and they grow over the foreground.
+answers becomes objects by a watershed: connected insides are the seeds, parted at necks, and they grow over the
+foreground.
 """
 
 from __future__ import annotations
 
-from inspect import signature
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.measure import label
-from skimage.segmentation import watershed
 
+from napari_unet.data.flooding import flood, part_at_necks
+from napari_unet.data.tally import certainty, in_order
 from napari_unet.errors import DataError
 from napari_unet.spec import OBJECT_CLASSES, ObjectDecoding
 
@@ -28,12 +29,11 @@ __all__ = [
     "decode",
     "foreground",
     "grow",
-    "in_order",
     "learn_objects",
-    "measure",
     "number_objects",
     "object_distances",
     "object_targets",
+    "sow",
 ]
 
 INSIDE, BORDER = OBJECT_CLASSES.index("inside"), OBJECT_CLASSES.index("border")
@@ -197,9 +197,10 @@ def decode(probabilities: NDArray[np.float32], decoding: ObjectDecoding) -> NDAr
     """Turn probabilities into objects, by a seeded watershed.
 
     Seeds are connected regions (with diagonals) of pixels whose probability of inside reaches the
-    seed threshold. They grow, the likeliest inside first, over all pixels whose probability of not being
-    background reaches the foreground threshold. A connected region of these without a seed is an
-    object too: the seeds only say where to part. Objects smaller than the least size are left out.
+    seed threshold, parted where they have a neck. They grow, the likeliest inside first, over all pixels whose
+    probability of not being background reaches the foreground threshold. A connected region of these without a seed
+    is an object too: the seeds only say where to part. Objects smaller than the least size, or whose mean probability
+    of not being background is below the least confidence, are left out.
     Regions of the foreground that do not touch, diagonals included, do not change each other's objects.
 
     Parameters
@@ -207,7 +208,7 @@ def decode(probabilities: NDArray[np.float32], decoding: ObjectDecoding) -> NDAr
     probabilities : ndarray of float32, shape (Y, X, 3)
         Of background, inside and border; they add up to 1.
     decoding : ObjectDecoding
-        Thresholds, and the least size in pixels.
+        Thresholds, the depth of necks, and what is left out.
 
     Returns
     -------
@@ -225,7 +226,9 @@ def decode(probabilities: NDArray[np.float32], decoding: ObjectDecoding) -> NDAr
             f"Objects are made from three probabilities a pixel ({', '.join(OBJECT_CLASSES)}), as (y, x, 3), "
             f"but these have shape {probabilities.shape}."
         )
-    return in_order(grow(probabilities, foreground(probabilities, decoding), decoding), decoding.min_size)[0]
+    mask = foreground(probabilities, decoding)
+    objects = grow(probabilities, sow(probabilities, mask, decoding), mask)
+    return in_order(objects, certainty(probabilities), decoding)[0]
 
 
 def foreground(probabilities: NDArray[np.float32], decoding: ObjectDecoding) -> NDArray[np.bool_]:
@@ -246,8 +249,33 @@ def foreground(probabilities: NDArray[np.float32], decoding: ObjectDecoding) -> 
     return np.asarray(1 - probabilities[..., 0] >= decoding.foreground_threshold)
 
 
-def grow(
+def sow(
     probabilities: NDArray[np.float32], mask: NDArray[np.bool_], decoding: ObjectDecoding
+) -> NDArray[np.int32]:
+    """Say where objects start.
+
+    Parameters
+    ----------
+    probabilities : ndarray of float32, shape (Y, X, 3)
+        Of background, inside and border.
+    mask : ndarray of bool, shape (Y, X)
+        The foreground, or whole regions of it.
+    decoding : ObjectDecoding
+        Its seed threshold and depth of necks are used.
+
+    Returns
+    -------
+    ndarray of int32, shape (Y, X)
+        A number for each seed, in no order and not without gaps; 0 elsewhere.
+    """
+    sure = mask & (probabilities[..., INSIDE] >= decoding.seed_threshold)
+    if decoding.neck_depth:
+        return part_at_necks(sure, decoding.neck_depth)
+    return np.asarray(label(sure, connectivity=2), np.int32)
+
+
+def grow(
+    probabilities: NDArray[np.float32], seeds: NDArray[np.int32], mask: NDArray[np.bool_]
 ) -> NDArray[Any]:
     """Part a foreground into objects.
 
@@ -258,102 +286,20 @@ def grow(
     ----------
     probabilities : ndarray of float32, shape (Y, X, 3)
         Of background, inside and border.
+    seeds : ndarray of int32, shape (Y, X)
+        Where objects start, from `sow`.
     mask : ndarray of bool, shape (Y, X)
         The foreground, or whole regions of it.
-    decoding : ObjectDecoding
-        Its seed threshold is used.
 
     Returns
     -------
     ndarray of int, shape (Y, X)
         An id for each object, in no order and not without gaps; 0 outside `mask`.
     """
-    inside = probabilities[..., INSIDE]
-    seeds = np.asarray(label(mask & (inside >= decoding.seed_threshold), connectivity=2), np.int32)
     regions = np.asarray(label(mask, connectivity=1), np.int32)
     seeded = np.zeros(int(regions.max(initial=0)) + 1, bool)
     seeded[regions[seeds > 0]] = True
     alone = mask & ~seeded[regions]
-    grown = _flood(probabilities[..., BORDER] - inside, seeds, mask & ~alone)
+    grown = flood(probabilities[..., BORDER] - probabilities[..., INSIDE], seeds, mask & ~alone)
     grown[alone] = regions[alone] + seeds.max()
     return grown
-
-
-# Newer scikit-image takes all seed pixels for equal unless told to look at their values.
-_BY_VALUE = {"from_minima": True} if "from_minima" in signature(watershed).parameters else {}
-
-
-def _flood(relief: NDArray[np.float32], seeds: NDArray[np.int32], mask: NDArray[np.bool_]) -> NDArray[Any]:
-    """Grow seeds over a mask, the lowest relief first, in an order that nothing far away changes."""
-    sown = seeds > 0
-    # What lies within a seed has nowhere to grow: without it the queue is short.
-    within = sown.copy()
-    within[1:] &= sown[:-1]
-    within[:-1] &= sown[1:]
-    within[:, 1:] &= sown[:, :-1]
-    within[:, :-1] &= sown[:, 1:]
-    rim = sown & ~within
-    # Among equal seed pixels the queue's own order would decide, which depends on how many there are in
-    # the picture. So no two are equal, and all come before the rest, whose relief is -1 at the least.
-    heights = relief.astype(np.float64)
-    count = np.count_nonzero(rim)
-    heights[rim] = np.arange(count) - (count + 2.0)
-    grown: NDArray[Any] = watershed(heights, np.where(rim, seeds, 0), mask=mask & ~within, **_BY_VALUE)
-    grown[within] = seeds[within]
-    return grown
-
-
-def in_order(
-    objects: NDArray[Any], min_size: int = 1
-) -> tuple[NDArray[Any], NDArray[np.int64], NDArray[np.int64]]:
-    """Drop small objects and number the rest by their first pixels.
-
-    Parameters
-    ----------
-    objects : ndarray of int, shape (Y, X)
-        An id for each object, in any order; 0 between them.
-    min_size : int
-        Least number of pixels.
-
-    Returns
-    -------
-    numbers : ndarray of uint8, uint16 or uint32, shape (Y, X)
-        Objects 1, 2, ... in the smallest type that holds them.
-    sizes : ndarray of int64, shape (objects,)
-        Pixels of each.
-    first : ndarray of int64, shape (objects,)
-        Place of the first pixel of each, row by row.
-    """
-    sizes, first = measure(objects)
-    kept = sizes >= max(min_size, 1)
-    kept[0] = False
-    order = np.flatnonzero(kept)[np.argsort(first[kept])]
-    table = np.zeros(len(sizes), np.min_scalar_type(len(order)))
-    table[order] = np.arange(1, len(order) + 1)
-    return table[objects], sizes[order], first[order]
-
-
-def measure(objects: NDArray[Any], count: int = 0) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Count the pixels of objects and find the first of each.
-
-    Parameters
-    ----------
-    objects : ndarray of int, shape (Y, X)
-        Objects; 0 between them.
-    count : int
-        Highest id, if it need not be there.
-
-    Returns
-    -------
-    sizes, first : ndarray of int64, shape (count + 1,)
-        By id, with 0 for what is between them; the place is counted row by row, and is the number of
-        all pixels for ids that are not there.
-    """
-    flat = objects.ravel()
-    sizes = np.bincount(flat, minlength=count + 1)
-    starts = np.flatnonzero(flat[1:] != flat[:-1]) + 1
-    backwards = np.append(starts[::-1], 0)
-    # Of several writes to one place the last one stays: that of the first pixel, as they go backwards.
-    first = np.full(len(sizes), flat.size, np.int64)
-    first[flat[backwards]] = backwards
-    return sizes, first

@@ -12,7 +12,7 @@ from scipy import ndimage
 from skimage.measure import label as label_pieces
 
 from napari_unet.data.axes import Stack, blocks
-from napari_unet.data.labels import as_integers, distinct
+from napari_unet.data.labels import as_integers, distinct, too_large
 from napari_unet.data.outlines import Outline, measure_outline
 from napari_unet.errors import DataError
 from napari_unet.events import Stop, never_stop
@@ -28,7 +28,6 @@ STROKE_SHARE = 0.15
 _BLOCK = 2**22
 _LOOK_PIXELS = 2**24
 _MAX_VALUES = 2**20
-_LARGEST = 2**63 - 1
 _COLOURS = 255
 
 
@@ -140,7 +139,6 @@ def survey_paint(
     labels: Sequence[Stack],
     images: Sequence[Stack | None] = (),
     *,
-    widths: bool = True,
     stop: Stop = never_stop,
 ) -> tuple[Paint, ...]:
     """Count what is painted, and look closely at some of it.
@@ -155,8 +153,6 @@ def survey_paint(
         The labels.
     images : sequence of (Stack or None)
         The image of each, of the same shape, where outlines shall be compared with it.
-    widths : bool
-        As for `look_closely`.
     stop : callable
         Asked before each rectangle; once it answers True, what was counted so far is returned.
 
@@ -166,7 +162,7 @@ def survey_paint(
         One for each of `labels`.
     """
     found = [Paint(stack) for stack in labels]
-    sample = _Sample(widths)
+    sample = _Sample()
     for i, paint in enumerate(found):
         image = images[i] if i < len(images) else None
         _count(paint, image, sample, stop)
@@ -175,7 +171,7 @@ def survey_paint(
     return tuple(found)
 
 
-def look_closely(painted: NDArray[Any], image: NDArray[Any] | None = None, *, widths: bool = True) -> Look:
+def look_closely(painted: NDArray[Any], image: NDArray[Any] | None = None) -> Look:
     """Describe the shapes painted on one slice.
 
     Parameters
@@ -184,8 +180,6 @@ def look_closely(painted: NDArray[Any], image: NDArray[Any] | None = None, *, wi
         Painted values, some of them not 0.
     image : ndarray of real numbers, shape (Y, X, C), optional
         The image that they were painted on.
-    widths : bool
-        Whether to measure `Look.spread` and `Look.elongated`, which takes longest.
 
     Returns
     -------
@@ -199,7 +193,7 @@ def look_closely(painted: NDArray[Any], image: NDArray[Any] | None = None, *, wi
     of_value[names.ravel()] = index.ravel()
     number = len(values)
     share = np.count_nonzero(index) / index.size
-    spread, elongated = _widths(index, names, area) if widths and share <= STROKE_SHARE else (None, None)
+    spread, elongated = _widths(index, names, area) if share <= STROKE_SHARE else (None, None)
     return Look(
         values=values[1:],
         sizes=np.bincount(index.ravel(), minlength=number)[1:],
@@ -216,9 +210,8 @@ def look_closely(painted: NDArray[Any], image: NDArray[Any] | None = None, *, wi
 class _Sample:
     """Looks at painted rectangles, spread evenly over all that come, within `_LOOK_PIXELS`."""
 
-    def __init__(self, widths: bool) -> None:
+    def __init__(self) -> None:
         self.looks: list[tuple[Paint, Look]] = []
-        self._widths = widths
         self._every = 1
         self._seen = 0
 
@@ -228,7 +221,7 @@ class _Sample:
         self._seen += 1
         if (self._seen - 1) % self._every:
             return
-        self.looks.append((paint, look_closely(painted, image, widths=self._widths)))
+        self.looks.append((paint, look_closely(painted, image)))
         # drop every second one and look at half as many from now on: still spread evenly
         while sum(look.area for _, look in self.looks) > _LOOK_PIXELS and len(self.looks) > 1:
             self.looks = self.looks[::2]
@@ -287,10 +280,9 @@ def _usable(paint: Paint, pixels: NDArray[Any]) -> NDArray[Any]:
         if negative.any():
             found.low = min(found.low, float(pixels[negative].min()))
         wrong |= negative
-    if pixels.dtype.kind != "i":
-        large = (pixels > _LARGEST) & ~wrong
-        found.too_large += int(np.count_nonzero(large))
-        wrong |= large
+    large = too_large(pixels) & ~wrong
+    found.too_large += int(np.count_nonzero(large))
+    wrong |= large
     return np.where(wrong, 0, pixels).astype(np.int64)
 
 

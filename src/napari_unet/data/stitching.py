@@ -169,17 +169,22 @@ class Seams:
     Where two blocks, margins included, overlap, two objects are the same if they grew from a common
     pixel, as what is a seed does not depend on the block. Of objects for which there is no such pixel,
     those with an IoU above 0.5 there are the same: their seeds lie farther away than the margin.
-    Of the blocks no more is kept than what those to come overlap with: two rows of blocks, the upper of
+    Seeds that were parted at necks do depend on the block near the end of its margin, where shapes are cut. These are
+    compared along the border between the blocks alone, which an object of both has to cross. Of the blocks no more is kept than what those to come overlap with: two rows of blocks, the upper of
     them without what lies above its margins.
 
     Parameters
     ----------
     margin : int
         Pixels around each block.
+    side : int
+        Pixels of a side of a block.
+    necks : bool
+        Whether seeds were parted at necks.
     """
 
-    def __init__(self, margin: int) -> None:
-        self.margin = margin
+    def __init__(self, margin: int, side: int, *, necks: bool) -> None:
+        self.margin, self.side, self.necks = margin, side, necks
         self._kept: dict[tuple[int, int], Part] = {}
 
     def add(self, at: tuple[int, int], part: Part) -> Pairs:
@@ -202,12 +207,23 @@ class Seams:
         for near in ((row, column - 1), (row - 1, column - 1), (row - 1, column), (row - 1, column + 1)):
             other = self._kept.get(near)
             strip = common(part.box, other.box) if other else None
+            if strip and self.necks:
+                strip = common(strip, self._border(at, near, strip))
             if other and strip:
                 i, j = _same(part.cut(strip), other.cut(strip))
                 found.append((i + part.before, j + other.before))
         self._kept = {key: self._lower(kept) for key, kept in self._kept.items() if key >= (row - 1, column)}
         self._kept[at] = part
         return np.concatenate([i for i, _ in found]), np.concatenate([j for _, j in found])
+
+    def _border(self, at: tuple[int, int], near: tuple[int, int], strip: Box) -> Box:
+        """Return the pixels on both sides of the border between two blocks, or of their corner."""
+        first, second = (max(a, b) * self.side for a, b in zip(at, near, strict=True))
+        y, x = strip
+        return (
+            y if at[0] == near[0] else slice(first - 1, first + 1),
+            x if at[1] == near[1] else slice(second - 1, second + 1),
+        )
 
     def _lower(self, part: Part) -> Part:
         """Leave only what the next row of blocks can overlap with."""

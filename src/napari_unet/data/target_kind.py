@@ -6,15 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from napari_unet.data.axes import Stack
 from napari_unet.data.finding import percent
 from napari_unet.data.labels import MAX_CLASSES
-from napari_unet.data.paint import Look, survey_paint
-from napari_unet.events import Stop, never_stop
+from napari_unet.data.paint import Look
 from napari_unet.spec import TargetKind
 from napari_unet.words import count
 
-__all__ = ["judge_target", "propose_target"]
+__all__ = ["judge_target"]
 
 _SEVERAL = 8
 """Values in one slice from which they are taken for objects; fewer may well be one stroke of each class."""
@@ -24,36 +22,10 @@ _WHOLE = 0.7
 3D objects (neurites), 0 in labels of classes."""
 
 
-def propose_target(
-    labels: Sequence[Stack], background_value: int | None = None, *, stop: Stop = never_stop
-) -> tuple[TargetKind, str]:
+def judge_target(looks: Sequence[Look], background_value: int | None = None) -> tuple[TargetKind, str]:
     """Propose whether painted values are classes or objects.
 
     Objects have many values, nearly all in one piece; a class is painted in several places.
-
-    Parameters
-    ----------
-    labels : sequence of Stack
-        All labels of a training. The same 16 megapixels or so are looked at as by the linter
-        (`napari_unet.data.paint.survey_paint`), spread evenly over painted slices.
-    background_value : int, optional
-        The painted value that means background, where there is one.
-    stop : callable
-        Asked now and then; once it answers True, what was looked at so far decides.
-
-    Returns
-    -------
-    target : {"classes", "objects"}
-        The proposal.
-    reason : str
-        What was chosen and why, for the user.
-    """
-    paints = survey_paint(labels, widths=False, stop=stop)
-    return judge_target([look for paint in paints for look in paint.looks], background_value)
-
-
-def judge_target(looks: Sequence[Look], background_value: int | None = None) -> tuple[TargetKind, str]:
-    """Propose as `propose_target` does, from slices that were looked at.
 
     Parameters
     ----------

@@ -21,10 +21,10 @@ from napari_unet.errors import ConfigError, DataError
 if TYPE_CHECKING:
     from napari_unet.data.axes import Stack
 
-__all__ = ["Halo", "Tile", "Window", "chunk_shape", "padded", "plan", "read_tile"]
+__all__ = ["Halo", "Sides", "Tile", "chunk_shape", "padded", "plan", "read_tile"]
 
-Window = tuple[tuple[int, int], tuple[int, int]]
-"""A region of the output: (start, stop) in y, then in x, in pixels."""
+Sides = tuple[tuple[int, int], tuple[int, int]]
+"""A region of a slice: (start, stop) in y, then in x, in pixels."""
 
 # Reads of one shape spare the network a trace (or, on other backends, a compilation) for each
 # shape at the border: worth 2 % more work along an axis, not the 10 % it would cost three tiles.
@@ -141,7 +141,7 @@ def plan(
     chunk: tuple[int, int],
     halo: Halo,
     stride: int,
-    window: Window | None = None,
+    window: Sides | None = None,
     *,
     one_shape: bool = False,
 ) -> list[Tile]:

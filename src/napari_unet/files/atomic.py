@@ -9,6 +9,7 @@ the old file or the new one, complete.
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import re
 import secrets
@@ -26,7 +27,9 @@ from napari_unet.errors import FileError
 __all__ = [
     "check_writable",
     "file_error",
+    "leftovers_of",
     "make_folder",
+    "part_of",
     "read_text",
     "remove_leftovers",
     "write_atomically",
@@ -34,6 +37,7 @@ __all__ = [
 ]
 
 _LEFTOVER = re.compile(r"\..*\.[0-9a-f]{12}\.part", re.DOTALL)
+_RANDOM = len("0123456789ab.part")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 _NO_FOLDER_FSYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES)
@@ -64,7 +68,7 @@ def write_atomically(
         another program has the file open. The file that was there before is unchanged.
     """
     target = _target(path)
-    part = _part(target)
+    part = part_of(target)
     try:
         with part.open("x+b") as file:
             write(file)
@@ -107,7 +111,7 @@ def check_writable(path: str | PathLike[str]) -> None:
         If `path` cannot be written, with the reason and the way out.
     """
     target = _target(path)
-    part = _part(target)
+    part = part_of(target)
     try:
         with part.open("xb") as file:
             file.write(b"\0")
@@ -222,7 +226,12 @@ def remove_leftovers(folder: str | PathLike[str]) -> int:
 
 
 def file_error(
-    path: str | PathLike[str], error: OSError, *, needed: int | None = None, written: int = 0
+    path: str | PathLike[str],
+    error: OSError,
+    *,
+    needed: int | None = None,
+    written: int = 0,
+    kept: str = "",
 ) -> FileError:
     """Say in one sentence why the system did not write a file, and what to do.
 
@@ -234,6 +243,9 @@ def file_error(
         What the system said.
     needed, written : int, optional
         Bytes the file needs, and bytes that were written before the error.
+    kept : str, optional
+        Which part of it was written before and is kept, as a sentence, where it is written part by part; `needed` is then
+        what the others take at most.
 
     Returns
     -------
@@ -245,7 +257,7 @@ def file_error(
     # tifffile reports a full disk as an OSError without a number.
     silent = error.errno is None and free is not None and free < max((needed or 0), written + 2**20)
     if error.errno in _FULL or silent:
-        return FileError(path, _full(error, folder, free, needed, written))
+        return FileError(path, _full(error, folder, free, needed, written, kept))
     if getattr(error, "winerror", None) in _WINDOWS_IN_USE:
         return FileError(path, "is open in another program; close it there and try again.")
     if error.errno in _FORBIDDEN:
@@ -259,18 +271,20 @@ def file_error(
     reason = error.strerror or str(error) or type(error).__name__
     return FileError(
         path,
-        f"could not be written ({reason}). Check that the disk is connected and works, then try again; "
-        "what was there before is unchanged.",
+        f"could not be written ({reason}). Check that the disk is connected and works, then "
+        + (f"run the same job again: {kept}." if kept else "try again; what was there before is unchanged."),
     )
 
 
-def _full(error: OSError, folder: Path, free: int | None, needed: int | None, written: int) -> str:
+def _full(error: OSError, folder: Path, free: int | None, needed: int | None, written: int, kept: str) -> str:
     cause = "a size limit was reached" if error.errno == errno.EFBIG else "the disk is full"
-    need = f"{_bytes(needed)} are needed" if needed else f"more than {_bytes(written)} are needed"
+    more = f"up to {_bytes(needed or 0)} more" if kept else f"more than {_bytes(written)}"
+    need = _bytes(needed) if needed and not kept else more
     have = f"{_bytes(free)} are free" if free is not None else "the free space is not known"
-    return (
-        f"was not written, because {cause}: {need}, {have} in {folder}. "
-        "Make room or choose another folder; what was there before is unchanged."
+    return f"was not written, because {cause}: {need} are needed, {have} in {folder}. " + (
+        f"Make room and run the same job again: {kept}."
+        if kept
+        else "Make room or choose another folder; what was there before is unchanged."
     )
 
 
@@ -303,9 +317,26 @@ def _obstacle(target: Path) -> str:
     return ""
 
 
-def _part(target: Path) -> Path:
-    # 50 characters are at most 200 bytes, so the name stays below the limit of 255 bytes.
-    return target.with_name(f".{target.name[:50]}.{secrets.token_hex(6)}.part")
+def part_of(target: Path) -> Path:
+    """Return a new hidden name beside a file or folder that is to take its place."""
+    return target.with_name(f".{_short(target.name)}.{secrets.token_hex(6)}.part")
+
+
+def leftovers_of(target: Path) -> list[Path]:
+    """List what killed writers of one file or folder left beside it."""
+    start = f".{_short(target.name)}."
+    with suppress(FileNotFoundError):
+        return [
+            path
+            for path in target.parent.iterdir()
+            if _LEFTOVER.fullmatch(path.name) and path.name[:-_RANDOM] == start
+        ]
+    return []
+
+
+def _short(name: str) -> str:
+    """Shorten a name, so that 200 bytes are enough for it and a disk's 255 for what is added; a digest tells whose it is."""
+    return name if len(name) <= 50 else f"{name[:41]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def _take_mode(part: Path, target: Path) -> None:

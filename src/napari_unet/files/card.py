@@ -7,7 +7,7 @@ import re
 
 from napari_unet.config import UNetConfig
 from napari_unet.spec import ModelSpec, ObjectDecoding, weight_shapes
-from napari_unet.words import listed
+from napari_unet.words import listed, some
 
 __all__ = ["model_card"]
 
@@ -78,13 +78,27 @@ def _classes(spec: ModelSpec) -> str:
 
 
 def _objects(how: ObjectDecoding) -> str:
+    left_out = [
+        *([f"of fewer than {how.min_size} pixels"] if how.min_size else []),
+        *(
+            [f"whose mean probability of not being background is below {how.min_confidence:.3g}"]
+            if how.min_confidence
+            else []
+        ),
+    ]
     return (
         "## Objects\n\n"
         "The network says of each pixel how likely it is background, inside of an object, or border of one. "
         "Connected pixels whose probability of inside is at least "
-        f"{how.seed_threshold:.3g} start an object each; these grow, by a watershed, over all pixels whose probability of not "
+        f"{how.seed_threshold:.3g} start an object each"
+        + (
+            f", or several where their half width shrinks by more than {how.neck_depth:.3g} pixels at a neck"
+            if how.neck_depth
+            else ""
+        )
+        + "; these grow, by a watershed, over all pixels whose probability of not "
         f"being background is at least {how.foreground_threshold:.3g}. "
-        + (f"Objects of fewer than {how.min_size} pixels are left out. " if how.min_size else "")
+        + (f"Objects {' or '.join(left_out)} are left out. " if left_out else "")
         + "The result holds the number of each pixel's object, 1, 2, ..., and 0 for background."
     )
 
@@ -133,11 +147,7 @@ def _training(spec: ModelSpec) -> str:
         + (f", until {_text(record.date)}." if record.date else "."),
     ]
     if record.images:
-        more = len(record.images) - _SHOWN
-        names = ", ".join(_text(name) for name in record.images[:_SHOWN]) + (
-            f" and {more} more" if more > 0 else ""
-        )
-        lines.append(f"- Images: {names}.")
+        lines.append(f"- Images: {some([_text(name) for name in record.images], _SHOWN)}.")
     if record.versions:
         lines.append(
             f"- Made with {', '.join(f'{_text(k)} {_text(v)}' for k, v in record.versions.items())}."

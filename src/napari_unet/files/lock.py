@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import secrets
 import socket
 import sys
 import time
@@ -17,12 +16,13 @@ from pathlib import Path
 import psutil
 
 from napari_unet.errors import FileError
-from napari_unet.files.atomic import file_error
+from napari_unet.files.atomic import file_error, part_of
 
 __all__ = ["Holder", "Lock"]
 
 _WRITING = 0.2  # seconds within which a new lock file has its content
 _ATTEMPTS = 5
+_SAME_BOOT = 10.0  # seconds by which the clock may have been set since
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +69,10 @@ class Holder:
         since_boot = start - psutil.boot_time()
         return abs(start - self.start) < 2.0 or abs(since_boot - (self.start - self.boot)) < 0.5
 
+    def ended_with_its_computer(self) -> bool:
+        """Return whether this computer, where it ran, was started again since: then the process did not end by itself."""
+        return self.host == socket.gethostname() and abs(self.boot - psutil.boot_time()) > _SAME_BOOT
+
 
 class Lock:
     """A lock file that names its holder, and is taken over when the holder is dead.
@@ -90,6 +94,7 @@ class Lock:
     ) -> None:
         self.path = path
         self._what, self._noun, self._stale_after = what or path.parent, noun, stale_after
+        self._named = what or path  # in errors: a hidden file beside an output says nothing to the user
         self._content: bytes | None = None
 
     def acquire(self) -> bool:
@@ -98,7 +103,7 @@ class Lock:
         Returns
         -------
         bool
-            True if it was taken over from a process that died without giving it back.
+            True if it was taken over from a process that died by itself without giving it back, not with its computer.
 
         Raises
         ------
@@ -108,7 +113,7 @@ class Lock:
         """
         content = json.dumps(asdict(Holder.this_process())).encode()
         died = False
-        with _one_at_a_time(self.path.parent):
+        with _one_at_a_time(self.path.parent, self._named):
             for _ in range(_ATTEMPTS):
                 if self._create(content):
                     self._content = content
@@ -119,7 +124,8 @@ class Lock:
                 if holder := self._living(found):
                     raise FileError(self._what, self._in_use(holder))
                 self._remove(found)
-                died = True
+                dead = _holder(found)
+                died = dead is not None and not dead.ended_with_its_computer()
         raise FileError(self._what, "is being taken by several processes at once; try again.")
 
     def is_held(self) -> bool:
@@ -136,7 +142,7 @@ class Lock:
     def touch(self) -> None:
         """Show processes on other computers that the holder lives."""
         with suppress(OSError):
-            self.path.touch()
+            os.utime(self.path)  # which makes no file where it was removed
 
     def release(self) -> None:
         """Give the lock back, if this object holds it."""
@@ -180,7 +186,7 @@ class Lock:
             # Windows answers "denied" while a lock that was just removed is still being removed.
             if error.errno == errno.EACCES and self.path.exists():
                 return False
-            raise file_error(self.path, error, needed=len(content)) from error
+            raise file_error(self._named, error, needed=len(content)) from error
         return True
 
     def _read(self) -> bytes | None:
@@ -199,7 +205,7 @@ class Lock:
 
     def _remove(self, stale: bytes) -> None:
         """Remove a dead holder's lock, but not one that another process took in the meantime."""
-        aside = self.path.with_name(f".{self.path.name}.{secrets.token_hex(6)}.part")
+        aside = part_of(self.path)
         try:
             self.path.rename(aside)  # of several processes only one gets it
             if aside.read_bytes() != stale:
@@ -209,11 +215,11 @@ class Lock:
         except FileNotFoundError:
             return
         except OSError as error:
-            raise file_error(self.path, error) from error
+            raise file_error(self._named, error) from error
 
 
 @contextmanager
-def _one_at_a_time(folder: Path) -> Iterator[None]:
+def _one_at_a_time(folder: Path, named: Path) -> Iterator[None]:
     """Let one process at a time look at a lock and take it over, where the system can do that.
 
     The system forgets this lock when its holder dies, so it cannot go stale; but Windows and
@@ -227,7 +233,7 @@ def _one_at_a_time(folder: Path) -> Iterator[None]:
     try:
         descriptor = os.open(folder, os.O_RDONLY)
     except OSError as error:
-        raise file_error(folder / "lock", error) from error
+        raise file_error(named, error) from error
     try:
         with suppress(OSError):
             fcntl.flock(descriptor, fcntl.LOCK_EX)

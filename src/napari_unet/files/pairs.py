@@ -11,6 +11,7 @@ from os import PathLike
 from pathlib import Path
 
 from napari_unet.errors import FileError
+from napari_unet.words import some
 
 __all__ = ["Pairs", "image_files", "match_pairs", "split_name"]
 
@@ -24,7 +25,6 @@ _LABEL_WORDS = frozenset(
     | {"annotation", "annotations", "prediction"}
 )
 _RESULT_WORDS = frozenset({"probabilities"})
-_LISTED = 3
 
 
 @dataclass(frozen=True)
@@ -227,9 +227,7 @@ def _longer_names(images: list[Path], labels: list[Path], all_images: list[Path]
 
 
 def _listed(paths: Iterable[Path]) -> str:
-    names = [path.name for path in paths]
-    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return ", ".join(names[:_LISTED]) + more if names else "none"
+    return some([path.name for path in paths]) or "none"
 
 
 def _first(where: _Where) -> str:

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from napari_unet.data.axes import ArrayLike, Stack
 from napari_unet.errors import FileError, NapariUNetError
+from napari_unet.words import count
 
 __all__ = [
     "HARMLESS_BYTES",
@@ -80,6 +81,8 @@ class Image:
         The pyramid from `array` on, each next one smaller; ``levels[0]`` is `array`.
     labels : bool
         Whether the file says that its values are labels.
+    missing : (int, int)
+        Chunks of `array` that the file does not hold, and of how many; they read as its fill value.
     """
 
     array: ArrayLike
@@ -90,6 +93,7 @@ class Image:
     channel_names: tuple[str, ...] = ()
     levels: tuple[ArrayLike, ...] = ()
     labels: bool = False
+    missing: tuple[int, int] = (0, 0)
 
     def __post_init__(self) -> None:
         if not self.levels:
@@ -99,6 +103,17 @@ class Image:
     def stack(self) -> Stack:
         """The image as slices with channels, for everything that computes."""
         return Stack(self.array, self.axes, self.name)
+
+    @property
+    def gaps(self) -> tuple[str, str]:
+        """What to say of chunks that the file does not hold, and what to do; empty where it holds all."""
+        missing, total = self.missing
+        if not missing:
+            return "", ""
+        return (
+            f"Image {self.name!r} has {total - missing:,} of its {count(total, 'chunk')}; the rest is read as one value, mostly black.",
+            "Some programs leave out chunks that hold nothing else: then all is well. If not, it was not copied to its end: copy it again.",
+        )
 
     def summary(self) -> dict[str, Any]:
         """Return what there is to know without reading pixels, in values that JSON can hold."""

@@ -7,11 +7,12 @@ the result is its own journal, and another process can read it while it fills.
 
 from __future__ import annotations
 
+import math
 import os
-import secrets
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
@@ -22,13 +23,15 @@ import zarr
 from zarr.storage import LocalStore
 
 from napari_unet.errors import FileError
-from napari_unet.files.atomic import check_writable, file_error
+from napari_unet.files.atomic import check_writable, file_error, leftovers_of, part_of
 from napari_unet.files.omezarr import ome_attributes
 from napari_unet.files.reading import check_axes, parsing
 from napari_unet.files.zarr import check_codecs, is_zarr
+from napari_unet.words import count
 
 __all__ = [
     "chunk_done",
+    "clear_up",
     "create_result",
     "create_scratch",
     "folder_of",
@@ -40,6 +43,37 @@ __all__ = [
 _KIND = "a zarr"
 _OWN = "napari-unet"
 _SCRATCH_SIDE = 1024
+_PARTIAL = ".partial"  # as zarr calls a chunk that is being written
+
+
+@dataclass(eq=False)
+class _Filling(zarr.Array[Any]):
+    """An array that fills, in whatever process: what the disk refuses is a sentence that says what is kept.
+
+    Parameters
+    ----------
+    named : str
+        What the user calls it.
+    lasting : bool
+        Whether its chunks are still there for the next run.
+    """
+
+    named: str
+    lasting: bool
+
+    def __setitem__(self, selection: Any, value: Any) -> None:
+        try:
+            super().__setitem__(selection, value)
+        except OSError as error:
+            raise self._refused(error) from error
+
+    def _refused(self, error: OSError) -> FileError:
+        chunks = (folder_of(self) / self.path / "c").rglob("*")
+        written = sum(path.is_file() and path.suffix != _PARTIAL for path in chunks)
+        missing = (self.nchunks - written) * math.prod(self.chunks) * self.dtype.itemsize
+        chunks_kept = f"the {count(written, 'chunk')} written so far {'is' if written == 1 else 'are'} kept"
+        kept = chunks_kept if self.lasting else "what was computed before is kept"
+        return file_error(self.named, error, needed=missing, kept=kept)
 
 
 def create_result(
@@ -95,7 +129,7 @@ def create_result(
     check_axes(path, axes, tuple(shape))
     _check_free(target, overwrite)
     check_writable(target.with_name(f"{target.name}.check"))
-    part = target.with_name(f".{target.name[:50]}.{secrets.token_hex(6)}.part")
+    part = part_of(target)
     attrs: dict[str, Any] = ome_attributes(
         axes, pixel_size or {}, unit, channel_names=channel_names, colors=colors or {}, dtype=np.dtype(dtype)
     )
@@ -106,7 +140,7 @@ def create_result(
             "0",
             shape=tuple(int(size) for size in shape),
             chunks=tuple(min(int(step), max(int(size), 1)) for step, size in zip(chunks, shape, strict=True)),
-            dtype=np.dtype(dtype),
+            dtype=np.dtype(np.dtype(dtype).str),  # NumPy has two types of 64 bits, of which zarr knows one
             dimension_names=tuple(axes.lower()),
             fill_value=0,
         )
@@ -118,8 +152,21 @@ def create_result(
     return open_result(path)
 
 
-def create_scratch(path: str | PathLike[str], shape: Sequence[int], dtype: npt.DTypeLike) -> zarr.Array[Any]:
+def create_scratch(
+    path: str | PathLike[str], shape: Sequence[int], dtype: npt.DTypeLike, named: str = ""
+) -> zarr.Array[Any]:
     """Make an array on disk for intermediate results; the caller removes the folder.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+        The new folder.
+    shape : sequence of int
+        Of the array, (..., Y, X).
+    dtype : dtype-like
+        Of its values.
+    named : str
+        What errors are to call it, where that is not its folder.
 
     Raises
     ------
@@ -128,7 +175,7 @@ def create_scratch(path: str | PathLike[str], shape: Sequence[int], dtype: npt.D
     """
     *slices, height, width = (max(1, int(size)) for size in shape)
     try:
-        return zarr.create_array(
+        array = zarr.create_array(
             LocalStore(Path(path)),
             shape=tuple(map(int, shape)),
             chunks=(*(1 for _ in slices), min(height, _SCRATCH_SIDE), min(width, _SCRATCH_SIDE)),
@@ -138,9 +185,12 @@ def create_scratch(path: str | PathLike[str], shape: Sequence[int], dtype: npt.D
         )
     except OSError as error:
         raise file_error(path, error) from error
+    return _Filling(array.async_array, named or fspath(path), lasting=False)
 
 
 def _check_free(target: Path, overwrite: bool) -> None:
+    if _is_remains(target):
+        shutil.rmtree(target)
     if not os.path.lexists(target):
         return
     if not overwrite:
@@ -151,12 +201,17 @@ def _check_free(target: Path, overwrite: bool) -> None:
         )
 
 
+def _is_remains(target: Path) -> bool:
+    """Whether it is what zarr made anew of a result that was removed while it was being written: chunks, no metadata."""
+    return target.is_dir() and [path.relative_to(target).as_posix() for path in target.glob("*/*")] == ["0/c"]
+
+
 def _take_place(part: Path, target: Path) -> None:
     """Give the new folder its name; an old result steps aside first and is then removed."""
     if not target.exists():
         part.rename(target)
         return
-    old = part.with_name(f".{target.name[:50]}.{secrets.token_hex(6)}.part")
+    old = part_of(target)
     target.rename(old)
     try:
         part.rename(target)
@@ -166,15 +221,38 @@ def _take_place(part: Path, target: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def open_result(path: str | PathLike[str]) -> zarr.Array[Any]:
+def clear_up(path: str | PathLike[str]) -> None:
+    """Remove what killed writers left beside a result, and bring an old one back that had stepped aside for nothing.
+
+    Call it only where no other process writes it.
+    """
+    target = Path(path)
+    for part in leftovers_of(target):
+        with suppress(OSError):  # one that stays does no harm: it is never read
+            if not os.path.lexists(target) and (part / "0" / "c").is_dir():
+                part.rename(target)
+            elif part.is_dir():
+                shutil.rmtree(part)
+            else:
+                part.unlink()
+
+
+def open_result(path: str | PathLike[str], named: str = "") -> zarr.Array[Any]:
     """Open a result to go on filling it, after removing the half-written chunks of a killed run.
 
     Only one process at a time may fill a result.
 
+    Parameters
+    ----------
+    path : str or os.PathLike
+        The folder.
+    named : str
+        What the user calls it, where it is hidden.
+
     Returns
     -------
     zarr.Array
-        Open for writing, as `create_result` returns it.
+        Open for writing, as `create_result` returns it. What the disk refuses is a FileError, which says what is kept.
 
     Raises
     ------
@@ -191,10 +269,12 @@ def open_result(path: str | PathLike[str]) -> zarr.Array[Any]:
         if not isinstance(array, zarr.Array):
             raise FileError(path, "is no result of this program: its '0' is not an array.")
         check_codecs(path, array)
-        for leftover in (Path(path) / "0").rglob("*.partial"):
+        for leftover in (Path(path) / "0").rglob(f"*{_PARTIAL}"):
             with suppress(OSError):  # one that stays does no harm: it is never read
                 leftover.unlink()
-        return array.with_config({"write_empty_chunks": True})
+        return _Filling(
+            array.with_config({"write_empty_chunks": True}).async_array, named or fspath(path), lasting=True
+        )
 
 
 def watch_result(path: str | PathLike[str]) -> zarr.Array[Any]:

@@ -39,6 +39,7 @@ from napari_unet.files.checkpoint import Arrays, read_checkpoint, write_checkpoi
 from napari_unet.files.history import append_record, drop_half_record, keep_records, read_records
 from napari_unet.files.lock import Lock
 from napari_unet.jobs import Job, job_from_yaml, job_to_yaml
+from napari_unet.words import some
 
 __all__ = ["RunFolder"]
 
@@ -357,8 +358,8 @@ def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
     """Name the first settings in which two jobs differ: ``train.seed (0 there, 1 here)``."""
     old, new = dict(_flat(there)), dict(_flat(here))
     names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
-    shown = [f"{name} ({_brief(old.get(name))} there, {_brief(new.get(name))} here)" for name in names[:3]]
-    return ", ".join(shown) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    shown = [f"{name} ({_brief(old.get(name))} there, {_brief(new.get(name))} here)" for name in names]
+    return some(shown)
 
 
 def _flat(value: Any, place: str = "") -> Iterable[tuple[str, Any]]:

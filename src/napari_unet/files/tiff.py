@@ -31,7 +31,10 @@ from napari_unet.files.reading import (
 from napari_unet.files.tiffcheck import check_complete, check_pages
 from napari_unet.files.tiffmeta import LABELS_NOTE, describe, physical_sizes
 
-__all__ = ["count_tiff_series", "open_tiff", "write_tiff"]
+__all__ = ["LARGEST_WHOLE", "count_tiff_series", "open_tiff", "write_tiff"]
+
+LARGEST_WHOLE = 2**32 - 1
+"""The largest whole number that an OME-TIFF holds."""
 
 _KIND = "a TIFF"
 _PAGE_BYTES = 64 * 2**20

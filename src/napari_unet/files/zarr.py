@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections.abc import Iterator
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from napari_unet.files.reading import (
 __all__ = [
     "count_zarr_series",
     "is_zarr",
+    "marks_of",
     "open_zarr",
 ]
 
@@ -40,7 +42,12 @@ _MOST_CHUNKS = 20_000
 
 def is_zarr(path: str | PathLike[str]) -> bool:
     """Tell whether a folder is a zarr array or group."""
-    return any((Path(path) / mark).is_file() for mark in _MARKS)
+    return any(mark.is_file() for mark in marks_of(path))
+
+
+def marks_of(path: str | PathLike[str]) -> list[Path]:
+    """Return the files of which a zarr folder has one."""
+    return [Path(path) / mark for mark in _MARKS]
 
 
 def count_zarr_series(path: str | PathLike[str]) -> int:
@@ -67,7 +74,7 @@ def open_zarr(
 ) -> Image:
     """Open one image of a zarr folder or of a zipped one.
 
-    A chunk that is missing reads as the fill value, as zarr defines it; one that is damaged is a
+    A chunk that is missing reads as the fill value, as zarr defines it, and is counted; one that is damaged is a
     FileError that names it.
 
     Parameters
@@ -116,6 +123,7 @@ def open_zarr(
             unit=image.unit,
             channel_names=image.channel_names,
             levels=arrays,
+            missing=_missing(levels[0]),
         )
 
 
@@ -169,19 +177,33 @@ def _stored_bytes(array: zarr.Array[Any], enough: int) -> int:
         return Path(store.path).stat().st_size
     total = 0
     if isinstance(store, LocalStore):
-        for folder, _, files in os.walk(store.root / array.path):
-            for file in files:
-                if not file.startswith(".z") and file != "zarr.json":
-                    total += Path(folder, file).stat().st_size
+        for paths in _stored(store.root / array.path):
+            total += sum(path.stat().st_size for path in paths)
             if total >= enough:
                 break
     return total
 
 
+def _stored(place: Path) -> Iterator[list[Path]]:
+    """Yield the chunks of an array, those of one folder at a time."""
+    for folder, _, files in os.walk(place):
+        yield [Path(folder, file) for file in files if not file.startswith(".") and file != "zarr.json"]
+
+
+def _missing(array: zarr.Array[Any]) -> tuple[int, int]:
+    """Count the chunk files that are not there, and all that may be; none in a zip or of a big array, where that takes long."""
+    store = array.store_path.store
+    total = _grid(array.shape, array.shards or array.chunks)
+    if not isinstance(store, LocalStore) or total > _MOST_CHUNKS:
+        return 0, 0
+    return max(0, total - sum(map(len, _stored(store.root / array.path)))), total
+
+
+def _grid(shape: tuple[int, ...], chunk: tuple[int, ...]) -> int:
+    return math.prod(-(-size // step) for size, step in zip(shape, chunk, strict=True))
+
+
 def _read(path: str | PathLike[str], array: zarr.Array[Any], lazy_above: int) -> ArrayLike:
     lazy = FileArray(array, path, locate=lambda key: first_damaged(array, key))
-    few = (
-        math.prod(-(-size // step) for size, step in zip(array.shape, array.chunks, strict=True))
-        <= _MOST_CHUNKS
-    )
+    few = _grid(array.shape, array.chunks) <= _MOST_CHUNKS
     return np.asarray(lazy[...]) if few and lazy.nbytes <= lazy_above else lazy

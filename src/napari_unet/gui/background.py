@@ -11,12 +11,9 @@ from typing import Any
 from qtpy.QtCore import QObject, Signal
 
 from napari_unet.errors import NapariUNetError
+from napari_unet.gui.snapshot import Stopped
 
-__all__ = ["Background", "Stopped"]
-
-
-class Stopped(Exception):
-    """The user stopped the work; not an error."""
+__all__ = ["Background"]
 
 
 class Background(QObject):
@@ -30,8 +27,6 @@ class Background(QObject):
         What the function returned.
     said : Signal(str)
         A sentence the function passed to its `say`.
-    warned : Signal(str)
-        One that it passed with ``warning=True``.
     failed : Signal(str, str)
         One sentence and, for errors that are not ours, the traceback.
     stopped : Signal()
@@ -40,12 +35,13 @@ class Background(QObject):
 
     done = Signal(object)
     said = Signal(str)
-    warned = Signal(str)
     failed = Signal(str, str)
     stopped = Signal()
+    _returned = Signal(object)
 
     def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)
+        self._returned.connect(self._on_return)
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -63,7 +59,7 @@ class Background(QObject):
 
     def _run(self, work: Callable[..., Any], stop: threading.Event) -> None:
         try:
-            result = work(self._tell, stop.is_set)
+            result = work(self._say, stop.is_set)
         except Stopped:
             self._emit(self.stopped)
         except NapariUNetError as error:
@@ -72,11 +68,14 @@ class Background(QObject):
             sentence = f"An unexpected {type(error).__name__} while reading the layers: {error}."
             self._emit(self.failed, sentence, traceback.format_exc())
         else:
-            # Stop may come too late for the work to notice; what the user pressed still holds.
-            self._emit(self.stopped) if stop.is_set() else self._emit(self.done, result)
+            self._emit(self._returned, result)
 
-    def _tell(self, sentence: str, *, warning: bool = False) -> None:
-        self._emit(self.warned if warning else self.said, sentence)
+    def _on_return(self, result: object) -> None:
+        # Stop may come too late for the work to notice, and before anyone heard of its end; what the user pressed still holds.
+        self.stopped.emit() if self._stop.is_set() else self.done.emit(result)
+
+    def _say(self, sentence: str) -> None:
+        self._emit(self.said, sentence)
 
     @staticmethod
     def _emit(signal: Any, *values: Any) -> None:

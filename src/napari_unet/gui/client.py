@@ -28,6 +28,9 @@ COMMAND = (sys.executable, "-P", "-m", "napari_unet.worker")
 _LONGEST_LINE = 1 << 20
 """Bytes without a line break beyond which it is not an event but noise for the log."""
 
+_LONGEST_LOGGED = 400
+"""Characters of a line that the log keeps."""
+
 
 class _Process(QProcess):
     """A child that may outlive the viewer by the step it has in hand."""
@@ -64,6 +67,29 @@ def _let_all_go() -> None:
         process.let_go()
 
 
+class _Lines:
+    """Cuts what a pipe brings, in parts of any length, into lines."""
+
+    def __init__(self) -> None:
+        self._begun = b""
+
+    def take(self, part: bytes) -> list[str]:
+        """Return the lines that `part` ends, without those that are empty."""
+        *lines, self._begun = (self._begun + part).split(b"\n")
+        if len(self._begun) > _LONGEST_LINE:
+            lines, self._begun = [*lines, self._begun[:_LONGEST_LOGGED]], b""
+        return self._texts(lines)
+
+    def end(self) -> list[str]:
+        """Return what came after the last line break: nothing more will."""
+        rest, self._begun = self._begun, b""
+        return self._texts([rest])
+
+    @staticmethod
+    def _texts(lines: list[bytes]) -> list[str]:
+        return [text for line in lines if (text := line.decode("utf-8", "replace").strip())]
+
+
 class WorkerClient(QObject):
     """One worker process, seen from the viewer.
 
@@ -94,8 +120,9 @@ class WorkerClient(QObject):
         self._job: TrainJob | PredictJob | None = None
         self._answered = False
         self._killing = False
-        self._partial = b""
+        self._output, self._errors = _Lines(), _Lines()
         self._log: deque[str] = deque(maxlen=400)
+        self._last_words = ""
         _CLIENTS.add(self)
 
     @property
@@ -155,8 +182,9 @@ class WorkerClient(QObject):
         process.closeWriteChannel()
 
     def _start(self) -> None:
-        self._partial = b""
+        self._output, self._errors = _Lines(), _Lines()
         self._log.clear()
+        self._last_words = ""
         process = self._process = _Process()
         environment = QProcessEnvironment.systemEnvironment()
         environment.insert("PYTHONUNBUFFERED", "1")
@@ -174,19 +202,14 @@ class WorkerClient(QObject):
     def _on_output(self) -> None:
         if self._process is None:
             return
-        *lines, self._partial = (self._partial + bytes(self._process.readAllStandardOutput())).split(b"\n")
-        if len(self._partial) > _LONGEST_LINE:
-            lines, self._partial = [*lines, self._partial[:400]], b""
-        for line in lines:
-            self._on_line(line.decode("utf-8", "replace").strip())
+        for line in self._output.take(bytes(self._process.readAllStandardOutput())):
+            self._on_line(line)
 
     def _on_line(self, line: str) -> None:
-        if not line:
-            return
         try:
             event: Event = from_json(line)
         except (ValueError, TypeError, KeyError, RecursionError):
-            self._log.append(line[:400])
+            self._log.append(line[:_LONGEST_LOGGED])
             return
         if isinstance(event, Finished | Failed):
             self._job = None
@@ -196,8 +219,13 @@ class WorkerClient(QObject):
 
     def _on_log(self) -> None:
         if self._process is not None:
-            text = bytes(self._process.readAllStandardError()).decode("utf-8", "replace")
-            self._log.extend(line[:400] for line in text.splitlines())
+            self._hear(self._errors.take(bytes(self._process.readAllStandardError())))
+
+    def _hear(self, lines: list[str]) -> None:
+        """Log what was printed to stderr; its last line is kept apart, for the log mixes both pipes as Qt reads them."""
+        self._log += [line[:_LONGEST_LOGGED] for line in lines]
+        if lines:
+            self._last_words = self._log[-1]
 
     def _on_error(self, error: QProcess.ProcessError) -> None:
         if error == QProcess.ProcessError.FailedToStart and self._process is not None:
@@ -212,6 +240,7 @@ class WorkerClient(QObject):
     def _on_finished(self, code: int, status: QProcess.ExitStatus) -> None:
         self._on_output()
         self._on_log()
+        self._hear(self._errors.end())
         if self._process is not None:
             _bury(self._process)
         self._process, job, self._job = None, self._job, None
@@ -224,7 +253,7 @@ class WorkerClient(QObject):
             self.run(job)
             self._answered = True
         elif job is not None:
-            self.died.emit(_obituary(code, crashed, self._log[-1] if self._log else ""), crashed)
+            self.died.emit(_obituary(code, crashed, self._last_words), crashed)
 
 
 def _obituary(code: int, crashed: bool, last_words: str) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from qtpy.QtWidgets import QPushButton
 
-from napari_unet.config import PredictConfig
+from napari_unet.config import OBJECT_FIELDS, PredictConfig
 from napari_unet.errors import DataError
 from napari_unet.events import Report
 from napari_unet.gui.form import Form, advanced
@@ -18,10 +18,9 @@ from napari_unet.spec import ModelSpec
 
 __all__ = ["LABEL_FIELDS", "LabelRows"]
 
-LABEL_FIELDS = ("threshold", "seed_threshold", "min_size", "link_slices")
+LABEL_FIELDS = ("threshold", *OBJECT_FIELDS, "link_slices")
 """Settings that act on probabilities, after the network."""
 
-_OBJECTS = LABEL_FIELDS[1:3]
 _TICK = (
     "Tick probabilities and segment: then labels can be made anew from them in moments, without the network."
 )
@@ -61,7 +60,7 @@ class LabelRows:
         self._model = model
         objects = card is not None and card.objects is not None
         self.section.setText("Objects" if objects else "Threshold")
-        for name in _OBJECTS:
+        for name in OBJECT_FIELDS:
             self.form.show_field(name, objects)
         self.form.show_field("link_slices", objects and "Z" in axes)
         if card is not None:
@@ -107,8 +106,5 @@ def _own(card: ModelSpec) -> dict[str, float]:
     """Return a model's own settings."""
     if card.objects is None:
         return {"threshold": card.threshold}
-    return {
-        "threshold": card.objects.foreground_threshold,
-        "seed_threshold": card.objects.seed_threshold,
-        "min_size": card.objects.min_size,
-    }
+    own = {name: getattr(card.objects, name) for name in OBJECT_FIELDS}
+    return {"threshold": card.objects.foreground_threshold, **own}

@@ -193,19 +193,31 @@ def own_units(layer: Layer, dims: Dims) -> NDArray[np.float64]:
     )
 
 
-def mismatch(image: Image, labels: Labels, dims: Dims) -> str:
+def mismatch(image: Image, labels: Labels, axes: tuple[str, str], dims: Dims) -> str:
     """Say that labels do not lie on their image, though their shapes match; empty if they do.
 
     Shapes decide what trains; places in the viewer tell the user that two layers may not belong
     together.
+
+    Parameters
+    ----------
+    image, labels : napari layers
+        Layers whose shapes match.
+    axes : (str, str)
+        Letters of the axes of either.
+    dims : napari.components.Dims
+        The viewer's sliders.
     """
-    if image.ndim != labels.ndim or image.multiscale or labels.multiscale:
-        return ""
     here, there = (layer.extent.world / own_units(layer, dims) for layer in (image, labels))
+    if image.ndim != labels.ndim:  # as of channels and the labels of all of them
+        own, other = (letters.replace("S", "") for letters in axes)
+        both = [letter for letter in own if letter in other]
+        here = here[:, [own.index(letter) for letter in both]]
+        there = there[:, [other.index(letter) for letter in both]]
     if np.allclose(here, there, rtol=1e-3, atol=1e-9):
         return ""
     return (
-        f"Labels {labels.name!r} and image {image.name!r} have the same shape, but lie at different places or scales "
+        f"Labels {labels.name!r} fit the shape of image {image.name!r}, but lie at another place or scale "
         "in the viewer. They are matched pixel by pixel."
     )
 

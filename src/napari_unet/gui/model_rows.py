@@ -14,7 +14,7 @@ from napari_unet.files.model import read_card
 from napari_unet.gui.form import Form
 from napari_unet.gui.snapshot import runs_home
 from napari_unet.spec import ModelSpec
-from napari_unet.words import count
+from napari_unet.words import count, some
 
 __all__ = ["ModelRows", "card_sentence"]
 
@@ -33,7 +33,6 @@ def card_sentence(card: ModelSpec) -> str:
         info.name or ("background" if i == 0 else f"value {info.value}")
         for i, info in enumerate(card.classes)
     ]
-    shown = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
     channels = "RGB" if card.axes == "YXS" else count(card.network.channels, "channel")
     size = "pixel size not known"
     if card.pixel_size is not None:
@@ -47,7 +46,7 @@ def card_sentence(card: ModelSpec) -> str:
     quality = "quality not measured" if score is None else f"mean Dice {score:.2f} on held-out paint"
     if card.training.ap50 is not None:
         quality = f"AP {card.training.ap50:.2f} at IoU 0.5 on held-out paint"
-    what = "Objects" if card.target == "objects" else f"{count(len(names), 'class')}: {shown}"
+    what = "Objects" if card.target == "objects" else f"{count(len(names), 'class')}: {some(names, 6)}"
     return f"{what}. {channels}, {size}. {count(card.network.filters, 'filter')}; {quality}."
 
 

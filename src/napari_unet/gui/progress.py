@@ -35,8 +35,8 @@ _COLORS = {"error": "#e5484d", "warning": "#d98a00", "link": "#4c9be8"}
 class Progress(QWidget):
     """A progress bar with a line of words above it."""
 
-    def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self) -> None:
+        super().__init__()
         self.words = QLabel("Nothing runs.")
         self.words.setWordWrap(True)
         self.bar = QProgressBar()
@@ -107,8 +107,8 @@ class _Sentences(QTextBrowser):
 class Messages(QWidget):
     """Sentences, newest last and always in view; errors with their details to copy."""
 
-    def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self) -> None:
+        super().__init__()
         self._text = _Sentences()
         self._text.setOpenLinks(False)
         self._text.anchorClicked.connect(_open_folder)

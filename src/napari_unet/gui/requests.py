@@ -11,19 +11,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_unet.config import PredictConfig, TrainConfig, UNetConfig
+from napari_unet.data.axes import Stack
 from napari_unet.data.instances import Window
 from napari_unet.data.labels import MAX_CLASSES, as_integers, fit_class_map
-from napari_unet.errors import FileError
+from napari_unet.errors import DataError, FileError
 from napari_unet.files.atomic import write_text
 from napari_unet.files.image import Image
 from napari_unet.files.model import read_card
 from napari_unet.files.run import RunFolder
+from napari_unet.files.tiff import LARGEST_WHOLE
 from napari_unet.gui.earlier import find_unfinished, readable
 from napari_unet.gui.snapshot import (
     Snapshot,
@@ -41,12 +43,7 @@ from napari_unet.words import listed
 __all__ = ["Pair", "PredictRequest", "RelabelRequest", "TrainRequest"]
 
 
-class Say(Protocol):
-    """Tells the user a sentence, or warns with it."""
-
-    def __call__(self, sentence: str, *, warning: bool = False) -> None: ...
-
-
+Say = Callable[[str], None]
 Stop = Callable[[], bool]
 
 
@@ -105,7 +102,7 @@ class TrainRequest:
         Raises
         ------
         DataError
-            If there is nothing in the labels to train on.
+            If there is nothing in the labels to train on, or they hold values that no file of labels can.
         FileError
             If the model to start from is missing, or the run folder cannot be written.
         Stopped
@@ -116,7 +113,7 @@ class TrainRequest:
                 self.start_from, "does not exist: choose a model to start from, or leave Start from empty."
             )
         stacks = [pair.labels.stack for pair in self.pairs]
-        painted = [as_integers(np.asarray(stack.array), stack.name) for stack in stacks]
+        painted = [_as_kept(stack) for stack in stacks]
         classes = self._classes(painted)
         images = [with_file_pixel_size(pair.image) for pair in self.pairs]
         folder = make_folder(self.home, self.name)
@@ -306,6 +303,17 @@ class RelabelRequest:
             outputs=(Output(kind="labels", path=str(next(path for path in paths if not path.exists()))),),
             config=self.config,
         )
+
+
+def _as_kept(labels: Stack) -> NDArray[Any]:
+    """Return labels as the run folder keeps them; refuse what it cannot before there is a folder."""
+    values = as_integers(np.asarray(labels.array), labels.name)
+    if (largest := int(values.max())) > LARGEST_WHOLE:
+        raise DataError(
+            f"Labels {labels.name!r} hold {largest:,}, but labels are kept in files of values up to {LARGEST_WHOLE:,}: "
+            "number what you painted from 1 up."
+        )
+    return values
 
 
 def _as_image(snapshot: Snapshot) -> Image:

@@ -13,31 +13,18 @@ from napari_unet.spec import ModelSpec
 
 __all__ = ["ResultRows"]
 
-_KINDS: tuple[tuple[OutputKind, str, str], ...] = (
-    ("labels", "labels", "The class of each pixel, or the object that it belongs to."),
-    (
-        "probabilities",
-        "probabilities",
-        "How sure the network is of each class. With them, labels can be made anew in moments.",
+_TOOLTIPS: dict[OutputKind, str] = {
+    "labels": "The class of each pixel, or the object that it belongs to.",
+    "probabilities": "How sure the network is of each class. With them, labels can be made anew in moments.",
+    "entropy": (
+        "How unsure the network is: dark where it is sure, bright where it could as well be another class. The regions "
+        "most worth a look are marked."
     ),
-    (
-        "entropy",
-        "entropy",
-        (
-            "How unsure the network is: dark where it is sure, bright where it could as well be another class. The regions "
-            "most worth a look are marked."
-        ),
+    "uncertainty": (
+        "The same by dropout: from several answers, each with other features of the network left out. Slower; "
+        "the regions most worth a look are then taken from this map."
     ),
-    (
-        "uncertainty",
-        "uncertainty",
-        (
-            "The same by dropout: from several answers, each with other features of the network left out. Slower; "
-            "the regions most worth a look are then taken from this map."
-        ),
-    ),
-)
-_TOOLTIPS = {kind: tooltip for kind, _, tooltip in _KINDS}
+}
 _NO_DROPOUT = "This model was trained without dropout, so that it would give the same answer each time."
 
 
@@ -53,8 +40,8 @@ class ResultRows:
     def __init__(self, form: Form) -> None:
         self._form = form
         self.boxes = {
-            kind: CheckBox(text=text, value=kind == "labels", tooltip=f"<p>{tooltip}</p>")
-            for kind, text, tooltip in _KINDS
+            kind: CheckBox(text=kind, value=kind == "labels", tooltip=f"<p>{tooltip}</p>")
+            for kind, tooltip in _TOOLTIPS.items()
         }
         row = QWidget()
         grid = QGridLayout(row)
@@ -82,7 +69,7 @@ class ResultRows:
         DataError
             If nothing is.
         """
-        found = tuple(kind for kind, *_ in _KINDS if self.boxes[kind].value and self.boxes[kind].enabled)
+        found = tuple(kind for kind in _TOOLTIPS if self.boxes[kind].value and self.boxes[kind].enabled)
         if not found:
             raise DataError("No result is asked for. Tick at least one under Result.")
         return found

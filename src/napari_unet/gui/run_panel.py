@@ -34,6 +34,7 @@ from napari_unet.gui.client import WorkerClient, Workers
 from napari_unet.gui.progress import Messages, Progress
 from napari_unet.jobs import PredictJob, TrainJob
 from napari_unet.retries import Retries
+from napari_unet.targets import forget_end
 from napari_unet.words import listed
 
 __all__ = ["GRACE_MS", "RunPanel", "Work"]
@@ -97,7 +98,6 @@ class RunPanel(QWidget):
         self._background.stopped.connect(self._on_not_begun)
         self.messages = Messages()
         self._background.said.connect(self.messages.say)
-        self._background.warned.connect(self.messages.warn)
         self.progress = Progress()
         self._grace = QTimer(self)
         self._grace.setSingleShot(True)
@@ -268,6 +268,8 @@ class RunPanel(QWidget):
         self._end("Ended with an error.", None)
 
     def _on_kill(self) -> None:
+        if isinstance(self.job, PredictJob):
+            forget_end(self.job)
         self.messages.say("The worker was ended at once. What it had saved until then is kept.")
         self._end("Killed.", None)
 

@@ -23,11 +23,11 @@ from napari_unet.files.atomic import file_error
 from napari_unet.files.image import count_series, open_image, open_source
 from napari_unet.files.reading import unit_name
 from napari_unet.files.results import create_result
-from napari_unet.gui.background import Stopped
 from napari_unet.jobs import ArraySource
 
 __all__ = [
     "Snapshot",
+    "Stopped",
     "equals_source",
     "folders_of",
     "link_copy",
@@ -43,6 +43,10 @@ __all__ = [
 _CHUNK = 512
 _PIECE = 2**29
 """Pixels along a side of a copy's chunk, and bytes that are read at once."""
+
+
+class Stopped(Exception):
+    """The user stopped the work; not an error."""
 
 
 @dataclass(frozen=True, eq=False)

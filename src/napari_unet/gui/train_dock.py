@@ -1,7 +1,7 @@
 """The Train dock: from painted labels to a model."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 from magicgui.widgets import ComboBox, LineEdit
 from napari.utils.theme import get_theme
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["TrainDock"]
 
 _AUTOMATIC = "automatic"
-_PRESETS = {
+_PRESETS: dict[UNetPreset, str] = {
     "quick": "quick: 16 filters",
     "quick-norm": "quick-norm: 16 filters, normalised",
     "article": "article: 64 filters",
@@ -109,7 +109,7 @@ class TrainDock(Column):
         self.preset = ComboBox(
             choices=[
                 (_AUTOMATIC, _AUTOMATIC),
-                *((_PRESETS[name], name) for name in sorted(get_args(UNetPreset), key=list(_PRESETS).index)),
+                *((label, name) for name, label in _PRESETS.items()),
             ],
             name="preset",
             label="Network",
@@ -187,8 +187,9 @@ class TrainDock(Column):
             pixel_size=self.more.values()["pixel_size"],
             name=self.form["name"].value.strip(),
         )
-        for image, labels in self.pairs.layers():
-            if warning := mismatch(image, labels, self._viewer.dims):
+        for pair, (image, labels) in zip(pairs, self.pairs.layers(), strict=True):
+            axes = pair.image.stack.axes, pair.labels.stack.axes
+            if warning := mismatch(image, labels, axes, self._viewer.dims):
                 self.panel.messages.warn(warning)
         return request
 

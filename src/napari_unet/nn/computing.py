@@ -32,7 +32,18 @@ Forward = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]
 Computation = Callable[..., list[Any]]
 """Arrays or tensors, one for each input of a network, to tensors, one for each output."""
 
-_OUT_OF_MEMORY = ("ResourceExhaustedError", "OutOfMemoryError")
+_OUT_OF_MEMORY = (
+    "resourceexhausted",
+    "resource_exhausted",
+    "outofmemory",
+    "out_of_memory",
+    "out of memory",
+    "alloc_failed",
+    "failed to allocate",
+    "can't allocate memory",
+    "not enough memory",
+)
+"""Phrases of which an error that means lack of memory has one, in its class or its message."""
 
 
 @contextmanager
@@ -44,7 +55,8 @@ def memory_errors() -> Iterator[None]:
     try:
         yield
     except _own_errors() as error:
-        if "RESOURCE_EXHAUSTED" in str(error) or type(error).__name__ in _OUT_OF_MEMORY:
+        told = f"{type(error).__name__} {error}".lower()
+        if any(phrase in told for phrase in _OUT_OF_MEMORY):
             raise MemoryError("The device's memory ran out.") from error
         raise
 

@@ -58,7 +58,7 @@ class TrainResult:
     message: str
 
 
-def closing_words(end: End, progress: Progress, held_out: str, measured: bool) -> str:
+def closing_words(end: End, progress: Progress, held_out: str, measured: bool, kept: int) -> str:
     """Say what happened and how good the model is.
 
     Parameters
@@ -71,6 +71,8 @@ def closing_words(end: End, progress: Progress, held_out: str, measured: bool) -
         What was held out, or why nothing was.
     measured : bool
         Whether anything was held out.
+    kept : int
+        The step whose model is kept.
     """
     if not progress.step:
         return _NOTHING
@@ -78,6 +80,8 @@ def closing_words(end: End, progress: Progress, held_out: str, measured: bool) -
     if progress.score is not None:
         objects = "" if progress.ap50 is None else f", and AP of objects {progress.ap50:.3f} at IoU 0.5,"
         return f"{head} Mean Dice {progress.score:.3f}{objects} on the region held out. {held_out}"
+    if kept < progress.step:
+        head += f" The model is that of step {kept:,}, the last one saved with finite weights."
     reason = "It ended before quality was measured." if measured else held_out
     return f"{head} Quality was not measured. {reason}"
 
@@ -91,8 +95,13 @@ def _head(end: End, progress: Progress) -> str:
             return f"Stopped after {did}; the best model so far is kept."
         case End.SETTLED:
             return (
-                f"Ended after {did}, because the last {progress.stale} measurements were no better than the best, "
-                f"that of step {progress.best_step:,}, which is kept."
+                f"Ended after {did}, because the last {progress.stale} measurements were no better than those before. "
+                f"The model of step {progress.best_step:,} is kept."
+            )
+        case End.DEAD if progress.has_learned:
+            return (
+                f"Training ended after {did}, because the network collapsed: it gave the same answer everywhere. The best model, "
+                f"that of step {progress.best_step:,}, is kept; for a better one, try a lower learning rate or another seed."
             )
         case End.DEAD:
             return (

@@ -21,7 +21,8 @@ _MOMENTUM = 0.99
 class GuardedAdam(keras.optimizers.Adam):  # type: ignore[misc,unused-ignore]
     """Adam with averaged weights, in which a non-finite gradient never reaches a weight.
 
-    A step whose gradient holds NaN or infinity changes no weight and is counted in `skipped`.
+    A step whose gradient holds NaN or infinity, or is too long to be measured in float32 (over 1.8e19), changes no
+    weight and is counted in `skipped`.
     Checking the loss would not do: on a CPU the fused convolution and ReLU turn NaN into 0, and the
     loss stays finite.
 
@@ -30,9 +31,7 @@ class GuardedAdam(keras.optimizers.Adam):  # type: ignore[misc,unused-ignore]
 
     def __init__(self) -> None:
         # The rate is a function, so that each backend asks for it within the step, after the check.
-        super().__init__(
-            learning_rate=self._current_rate, global_clipnorm=_CLIP, use_ema=True, ema_momentum=_MOMENTUM
-        )
+        super().__init__(learning_rate=self._current_rate, use_ema=True, ema_momentum=_MOMENTUM)
         self.rate = self.add_variable((), name="rate")
         self.momentum = self.add_variable((), name="average_momentum")
         self.skipped = self.add_variable((), dtype="int32", name="skipped")
@@ -40,11 +39,14 @@ class GuardedAdam(keras.optimizers.Adam):  # type: ignore[misc,unused-ignore]
         self._usable: Any = 1.0
 
     def apply(self, grads: Any, trainable_variables: Any = None) -> None:
-        """Update the variables, unless a gradient is not finite."""
+        """Clip the gradients and update the variables, unless the norm of all together is not finite."""
         ops = keras.ops
         grads = list(grads)
-        finite = ops.all(ops.stack([ops.all(ops.isfinite(gradient)) for gradient in grads]))
-        grads = [ops.where(finite, gradient, ops.zeros_like(gradient)) for gradient in grads]
+        norm = ops.sqrt(ops.sum(ops.stack([ops.sum(ops.square(gradient)) for gradient in grads])))
+        # Of the norm, not of the gradients: squares overflow long before these do, and Keras would then scale by NaN.
+        finite = ops.isfinite(norm)
+        scale = _CLIP * ops.minimum(1.0 / norm, 1.0 / _CLIP)
+        grads = [ops.where(finite, gradient * scale, ops.zeros_like(gradient)) for gradient in grads]
         self.skipped.assign_add(1 - ops.cast(finite, "int32"))
         # Zero gradients are not enough: the momentum of earlier steps would still move the weights.
         self._usable = ops.cast(finite, "float32")

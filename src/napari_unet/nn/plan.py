@@ -10,7 +10,8 @@ import numpy as np
 
 from napari_unet.config import PredictConfig
 from napari_unet.data.axes import Stack
-from napari_unet.data.tiling import Halo, Tile, Window, chunk_shape, plan
+from napari_unet.data.instances import Window
+from napari_unet.data.tiling import Halo, Tile, chunk_shape, plan
 from napari_unet.nn.backend import Precision
 from napari_unet.spec import ModelSpec
 
@@ -157,15 +158,14 @@ class Plan:
         reach: Halo,
         stride: int,
         largest: int,
-        slices: tuple[int, int] | None = None,
         window: Window | None = None,
         *,
         one_shape: bool = False,
     ) -> Plan:
         """Plan a stack, or a part of it."""
         count, *size = stack.shape[:3]
-        first, last = slices or (0, count)
-        tiles = plan((size[0], size[1]), chunk, reach, stride, window, one_shape=one_shape)
+        (first, last), *sides = window or ((0, count), (0, size[0]), (0, size[1]))
+        tiles = plan((size[0], size[1]), chunk, reach, stride, (sides[0], sides[1]), one_shape=one_shape)
         return cls(
             (size[0], size[1]), stack.slice_shape, range(first, min(last, count)), chunk, tiles, reach,
             stride, largest,

@@ -45,9 +45,9 @@ def segment(
     config: PredictConfig,
     outputs: Mapping[str, Writable],
     *,
+    plan: Plan | None = None,
     chunk: tuple[int, int] | None = None,
     window: Window | None = None,
-    pixel_range: Range | None = None,
     is_done: Callable[[tuple[int, ...]], bool] | None = None,
     notify: Notify = ignore_events,
     stop: Stop = never_stop,
@@ -69,13 +69,13 @@ def segment(
         One or several of ``"labels"``, ``"probabilities"``, ``"entropy"`` and ``"uncertainty"``, laid out as
         `output_layout` says and full of zeros. Each chunk is written once, whole, in the order of the mapping:
         the last output's chunk is the sign that all are there.
+    plan : Plan, optional
+        From `make_plan`, with the same window; by default made here.
     chunk : (cy, cx), optional
-        Pixels of a chunk, multiples of the network's stride or at least the image's size; by
+        Without a plan, pixels of a chunk: multiples of the network's stride or at least the image's size; by
         default as `make_plan` finds best. A chunk larger than the largest tile is assembled from tiles.
     window : tuple of (start, stop), optional
         Part to segment, in slices, y and x. The rest stays 0.
-    pixel_range : Range, optional
-        Black and white of each channel, where they have been measured already.
     is_done : callable, optional
         Asked for each chunk, by its index (slice indices, chunk row, chunk column), whether an
         earlier run has written it.
@@ -100,13 +100,13 @@ def segment(
     check_channels(model.spec, stack)
     if model.spec.objects and "labels" in outputs:
         raise ModelError("Objects are made of the probabilities of whole slices: compute these first.")
-    plan = make_plan(model, stack, config, tuple(outputs), chunk, window)
+    plan = plan or make_plan(model, stack, config, tuple(outputs), chunk, window)
     todo = [work for work in plan.works() if is_done is None or not is_done(work.index)]
     total = len(plan.slices) * len(plan.tiles)
     notify(PredictStarted({}, total - len(todo), total, backend.device_name()))
     if not todo:
         return False
-    pixel_range = pixel_range or measure_range(model.spec, stack, config, notify, stop)
+    pixel_range = measure_range(model.spec, stack, config, notify, stop)
     if stop():
         return True
     engine = _engine(model, stack, config, tuple(outputs), pixel_range, plan)
@@ -236,8 +236,7 @@ def make_plan(
     one_shape = computing.compile_ahead() or accelerated
     # Asked for even when the chunk is given: it refuses a tile limit that no chunk can keep.
     best = best_chunk(stack, reach, stride, largest, parts, one_shape=one_shape)
-    slices, sides = (window[0], window[1:]) if window else (None, None)
-    return Plan.of(stack, chunk or best, reach, stride, largest, slices, sides, one_shape=one_shape)
+    return Plan.of(stack, chunk or best, reach, stride, largest, window, one_shape=one_shape)
 
 
 def compute_tile(

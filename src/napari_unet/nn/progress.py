@@ -17,6 +17,8 @@ __all__ = ["Pace", "Progress", "moments"]
 VALIDATIONS = 20
 """How often a network is measured during its training, at most."""
 
+_CLEARLY = 0.1  # better in mean Dice
+
 _TRACED = 2  # first steps, slow because the backend prepares them
 _CALIBRATION = 6  # steps timed to tell how many fit in the minutes
 _CALIBRATION_PART = 0.05  # of the minutes, after which fewer timed steps will do
@@ -39,6 +41,8 @@ class Progress:
         Of the computation, as chosen.
     network : dict
         Shape of the network as JSON values, as chosen.
+    settled : bool
+        Whether the planned steps stay: a plan by minutes goes by the first steps, and is looked at once more.
     validations : int
         Times to measure the network, evenly spread.
     step : int
@@ -46,7 +50,7 @@ class Progress:
     measured : int
         Steps done when the network was measured last.
     stale : int
-        Measurements since the best one.
+        Measurements since the one with the highest rank.
     seconds : float
         Spent so far, in all sessions.
     factor : float
@@ -54,12 +58,15 @@ class Progress:
     faults : int
         Steps that weren't sound.
     deaths : int
-        Times the network gave the same answer everywhere; after the first the training begins anew.
+        Times the network gave the same answer everywhere. After the first the training begins anew; the second,
+        or one after it had learned something, which counts as two, ends it.
+    top : float or None
+        The highest rank that was measured (`napari_unet.nn.validation.Quality.rank`); None before the first.
     score, best_step, threshold
-        Of the best weights so far; None, 0 and 0.5 before the first.
+        Of the weights that are kept; None, 0 and 0.5 before the first.
     ap50, objects : float and dict, or None
         Where objects are learned: their average precision at IoU 0.5, and how they are made best, as
-        JSON values of `napari_unet.spec.ObjectDecoding`; of the best weights so far.
+        JSON values of `napari_unet.spec.ObjectDecoding`; of the weights that are kept.
     """
 
     seed: int
@@ -68,6 +75,7 @@ class Progress:
     batch: int
     precision: Precision = "float32"
     network: dict[str, Any] = field(default_factory=dict)
+    settled: bool = False
     validations: int = VALIDATIONS
     step: int = 0
     measured: int = 0
@@ -76,6 +84,7 @@ class Progress:
     factor: float = 1.0
     faults: int = 0
     deaths: int = 0
+    top: float | None = None
     score: float | None = None
     best_step: int = 0
     threshold: float = 0.5
@@ -97,7 +106,14 @@ class Progress:
                 "napari_unet.data.advice.advise choose them."
             )
         shape = network.model_dump(mode="json")
-        return cls(config.seed, config.steps, config.patch, config.batch, config.precision, shape)
+        fixed = config.steps > 0
+        return cls(config.seed, config.steps, config.patch, config.batch, config.precision, shape, fixed)
+
+    @property
+    def has_learned(self) -> bool:
+        """Whether the weights that are kept are clearly better than the same answer everywhere."""
+        # One class everywhere has Dice 0 for all others, so its mean is below 1 / classes.
+        return self.score is not None and self.score > 1 / self.network["classes"] + _CLEARLY
 
     def state(self) -> dict[str, Any]:
         """As JSON values."""
@@ -125,6 +141,7 @@ class Progress:
             # Far from the seeds that people try next themselves.
             seed=(self.seed + 1_000_003) % 2**31,
             steps=self.steps,
+            settled=self.settled,
             patch=self.patch,
             batch=self.batch,
             precision=self.precision,
@@ -164,7 +181,7 @@ class Pace:
         return timed >= 1 and sum(self._first) > _CALIBRATION_PART * 60 * minutes
 
     def plan(self, left: float, validation: float) -> tuple[int, int]:
-        """Return how many more steps fit, and how many validations.
+        """Return how many more steps fit, if they take as long as the last ones, and how many validations.
 
         Parameters
         ----------
@@ -177,11 +194,14 @@ class Pace:
         count = VALIDATIONS
         if validation > 0:
             count = max(1, min(VALIDATIONS, int(_VALIDATION_PART * left / validation)))
-        step = max(median(self._first[_TRACED:]), 1e-4)
+        step = max(median(self._steady()), 1e-4)
         return max(1, int((left - count * validation) / step)), count
 
     def seconds_left(self, steps: int) -> float:
         """Estimate the time for `steps` more, measuring included."""
-        # The first, slow step is the only guess at first; it is among the recent ones no longer than needed.
-        steady = list(self._recent)[1:] or list(self._recent)
+        steady = self._steady()
         return mean(steady) * steps if steady else 0.0
+
+    def _steady(self) -> list[float]:
+        # The first, slow step is the only guess at first; it is among the recent ones no longer than needed.
+        return list(self._recent)[1:] or list(self._recent)

@@ -44,6 +44,8 @@ Checkpoint = tuple[Mapping[str, npt.NDArray[Any]], Mapping[str, Any]]
 SaveCheckpoint = Callable[[Mapping[str, npt.NDArray[Any]], Mapping[str, Any]], None]
 
 _FIRST_LOOK = 10  # steps before which a network's answer may well be the same everywhere
+_AGAIN = 0.25  # of the minutes, after which a plan is looked at again
+_CLOSE = 0.1  # of the planned steps: so many more or fewer change nothing
 _SHORT = 2.0  # seconds: a stopped training is measured once more if that takes no longer
 
 
@@ -62,7 +64,7 @@ def train_network(
 ) -> TrainResult:
     """Train a network on a dataset.
 
-    With a region held out, the averaged weights that score best on it are kept, and training ends early once
+    With a region held out, the last averaged weights that are as good as the best on it are kept, and training ends early once
     ``config.patience`` measurements were no better; without one, the last averaged weights. Where memory runs
     out, training goes on with a smaller batch, then with smaller patches. A run given in steps that is stopped or killed, and resumed, ends in the
     same weights, bit for bit, on the same processor.
@@ -82,7 +84,7 @@ def train_network(
         First weights (`napari_unet.nn.transfer.carry_over`); those that aren't named are drawn. With `resume`
         they are used only if the training must begin anew.
     save_model : callable, optional
-        Given the card and the weights of the best model so far, whenever there is a better one.
+        Given the card and the weights of the model that is kept, whenever it is another one.
     save_checkpoint : callable, optional
         Given all that is needed to go on, every ``config.checkpoint_seconds`` and at the end.
     resume : tuple of (arrays, state), optional
@@ -149,6 +151,7 @@ class _Training:
         best = {name.removeprefix("best/"): a for name, a in arrays.items() if name.startswith("best/")}
         self.best.weights = best or None
         self.learner.restore({name: a for name, a in arrays.items() if not name.startswith("best/")})
+        self.best.save_last(self.learner, self.progress)  # what is left if the next steps are not finite
 
     def run(self) -> TrainResult:
         """Train to the end, or until stopped."""
@@ -196,7 +199,8 @@ class _Training:
             except MemoryError:
                 return End.TOO_LARGE
             if dead:
-                progress.deaths += 1
+                # Begun anew, a training would give up what it had learned.
+                progress.deaths = 2 if progress.has_learned else progress.deaths + 1
                 return End.DEAD
             self._note(perf_counter() - started)
             if perf_counter() - self.saved_at >= self.config.checkpoint_seconds:
@@ -275,7 +279,10 @@ class _Training:
         progress = self.progress
         progress.seconds += seconds
         self.pace.add(seconds)
-        if progress.steps or not self.pace.is_known(self.config.minutes):
+        if not self.pace.is_known(self.config.minutes):
+            return
+        if progress.steps:
+            self._look_again()
             return
         # The first measurement is slow, as the backend prepares the network: the second one counts.
         for _ in range(2 if self.parts.validation else 0):
@@ -287,6 +294,25 @@ class _Training:
         progress.steps = progress.step + more
         self._announce(progress.steps)
 
+    def _look_again(self) -> None:
+        """Plan anew, once, at a quarter of the minutes: other work may have slowed the first steps, or those that came then."""
+        progress, whole = self.progress, 60 * self.config.minutes
+        early = progress.seconds < _AGAIN * whole and progress.step < progress.steps / 2
+        if progress.settled or early:
+            return
+        progress.settled = True
+        more, validations = self.pace.plan(whole - progress.seconds, self.best.seconds)
+        steps, before = progress.step + more, progress.steps
+        if abs(steps - before) > _CLOSE * before:
+            progress.steps, progress.validations = steps, validations
+            than = "less" if steps > before else "more"
+            self.notify(
+                Noted(
+                    f"Steps take {than} time than the first ones did: {count(steps, 'step')}, not {before:,}, fit in "
+                    f"{self.config.minutes:g} minutes."
+                )
+            )
+
     def _moments(self) -> frozenset[int]:
         progress = self.progress
         return moments(progress.steps, progress.validations) if progress.steps else frozenset()
@@ -297,12 +323,11 @@ class _Training:
         return bool(self.parts.validation) and progress.measured < progress.step in self._moments()
 
     def _validate(self, stop: Stop) -> bool:
-        """Measure the network and keep it if it is the best so far; False if stopped."""
+        """Measure the network and keep it if it is as good as the best; False if stopped."""
         event = self.best.update(self.learner, self.progress, stop)
         if event is None:
             return False
         self.progress.measured = self.progress.step
-        self.progress.stale = 0 if event.best else self.progress.stale + 1
         self.notify(event)
         return True
 
@@ -350,7 +375,8 @@ class _Training:
             # After the checkpoint: an uninterrupted run would not measure here, and must choose the same weights.
             self._validate(never_stop)
         model = self.best.model(self.learner, progress)
-        message = closing_words(end, progress, self.parts.message, bool(self.parts.validation))
+        kept = model.spec.training.steps
+        message = closing_words(end, progress, self.parts.message, bool(self.parts.validation), kept)
         stopped = end is End.STOPPED
         return TrainResult(model, progress.step, progress.seconds, stopped, progress.score, message)
 

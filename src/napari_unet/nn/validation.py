@@ -19,7 +19,7 @@ from napari_unet.nn.computing import Forward
 from napari_unet.nn.prediction import compute_tile
 from napari_unet.spec import OBJECT_CLASSES
 
-__all__ = ["THRESHOLDS", "Quality", "log_probabilities", "measure"]
+__all__ = ["THRESHOLDS", "Quality", "log_probabilities", "measure", "tile_limits"]
 
 THRESHOLDS: npt.NDArray[np.float32] = np.round(np.arange(1, 20) * 0.05, 2).astype(np.float32)
 """Candidates for the threshold of two classes."""
@@ -28,8 +28,8 @@ _MAX_PIXELS = 1_000_000
 
 _HUGE = 1e30  # instead of infinity
 
-_DECODED_PIXELS = 1_000_000
-"""Of what is held out, at most, are made into objects or regions: it is done a dozen times."""
+_DECODED_PIXELS = 2_000_000
+"""Of what is held out, at most, are made into objects or regions: it is done one or two dozen times."""
 
 
 @dataclass(frozen=True)
@@ -45,10 +45,9 @@ class Quality:
         for two classes. The background counts because which of two classes is the thin one that
         matters is not known: foreground alone would favour merged cells in a membrane image.
     threshold : float
-        Two classes: the candidate with the highest score, of equals the one nearest to 0.5; or, where labels are
-        whole, the one that `choose_threshold` takes. Else 0.5.
+        Two classes: the one that `choose_threshold` takes. Else 0.5.
     choice : Choice or None
-        Where objects are learned: how they are made best, and how good they are, on about a megapixel
+        Where objects are learned: how they are made best, and how good they are, on about two megapixels
         of what was held out.
     """
 
@@ -56,6 +55,13 @@ class Quality:
     score: float
     threshold: float
     choice: Choice | None = None
+
+    @property
+    def rank(self) -> float:
+        """By which networks are compared: the score, and to it, where objects are learned, their average precision."""
+        # Dice alone counts the thin border as much as all inside, and says little of what is joined; precision alone is 0
+        # until the first object is found.
+        return self.score + (0.0 if self.choice is None else self.choice.ap)
 
 
 def measure(
@@ -67,6 +73,7 @@ def measure(
     stop: Stop = never_stop,
     *,
     whole: bool = False,
+    max_pixels: int | None = None,
 ) -> Quality | None:
     """Measure a network on whole examples.
 
@@ -84,21 +91,25 @@ def measure(
         Asked before each tile.
     whole : bool
         Whether every pixel is labelled, so that regions of a class have their true outlines.
+    max_pixels : int, optional
+        Of a tile: one of `tile_limits`, the first if not given.
 
     Returns
     -------
     Quality or None
         None if stopped.
     """
+    max_pixels = max_pixels or tile_limits(halo, stride)[0]
     tally = _Tally(classes)
-    sample = _Sample(examples, whole=whole and classes == 2)
+    sample = _Sample(examples, two_classes=classes == 2)
     for number, example in enumerate(examples):
         sample.begin(number)
         stack = Stack(example.image, "YXC", "held out")
         channels = example.image.shape[-1]
         as_is = Range((0.0,) * channels, (1.0,) * channels)  # examples are normalised already
         shape = (example.target.shape[0], example.target.shape[1])
-        for tile in _painted(plan(shape, _chunk(shape, halo, stride), halo, stride), example):
+        chunks = chunk_shape(shape, halo, stride, max_pixels)
+        for tile in _painted(plan(shape, chunks, halo, stride), example):
             if stop():
                 return None
             weight = None if example.weight is None else example.weight[tile.write]
@@ -108,9 +119,9 @@ def measure(
             tally.add(logits, example.target[tile.write], weight)
             sample.add(logits, tile)
     quality = tally.quality()
-    if whole and classes == 2:
+    if classes == 2:
         dice = dict(zip(np.round(THRESHOLDS.astype(float), 2).tolist(), tally.scores().tolist(), strict=True))
-        quality = replace(quality, threshold=choose_threshold(sample.regions, dice, stop))
+        quality = replace(quality, threshold=choose_threshold(sample.regions, dice, stop, whole=whole))
     else:
         quality = replace(quality, choice=choose_decoding(sample.regions, stop))
     return None if stop() else quality
@@ -123,23 +134,23 @@ class _Sample:
     ----------
     examples : sequence of Example
         What was held out.
-    whole : bool
-        Whether to take the regions of two classes; otherwise, objects are taken where they are learned.
+    two_classes : bool
+        Whether to take two classes; otherwise, objects are taken where they are learned.
     """
 
-    def __init__(self, examples: Sequence[Example], *, whole: bool) -> None:
+    def __init__(self, examples: Sequence[Example], *, two_classes: bool) -> None:
         self.regions: list[Region] = []
-        self._examples, self._whole = examples, whole
+        self._examples, self._two = examples, two_classes
         self._left = _DECODED_PIXELS
         labelled = sum((last - first) * e.target.shape[1] for e in examples for first, last in [_labelled(e)])
-        self._every = max(1, -(-labelled // _DECODED_PIXELS))
+        self._every = max(1, labelled // _DECODED_PIXELS)
         self._rows: slice | None = None  # of the example that is open
 
     def begin(self, number: int) -> None:
         """Take an example, or as many of its labelled rows as there is room for, or none."""
         example = self._examples[number]
         self._rows = None
-        truth = example.target if self._whole else example.ids
+        truth = example.target if self._two else example.ids
         if truth is None or number % self._every:
             return
         (first, last), width = _labelled(example), example.target.shape[1]
@@ -148,8 +159,11 @@ class _Sample:
             return
         self._rows = rows = slice(first, first + height)
         self._left -= height * width
-        nothing = np.zeros((height, width, 2 if self._whole else len(OBJECT_CLASSES)), np.float32)
-        nothing[..., 0] = 1
+        if self._two:
+            nothing = np.full((height, width, 2), np.nan, np.float32)
+        else:
+            nothing = np.zeros((height, width, len(OBJECT_CLASSES)), np.float32)
+            nothing[..., 0] = 1
         self.regions.append(Region(nothing, truth[rows], example.target[rows] != IGNORE))
 
     def add(self, logits: npt.NDArray[np.float32], tile: Tile) -> None:
@@ -213,9 +227,7 @@ class _Tally:
         loss += float((1 - soft[there]).mean()) if there.any() else 0.0
         if self._classes > 2:
             return Quality(loss, _mean_dice(self._counts, there), 0.5)
-        scores = self.scores()
-        best = min(np.flatnonzero(scores == scores.max()), key=lambda i: (abs(i - len(scores) // 2), i))
-        return Quality(loss, float(scores[best]), round(float(THRESHOLDS[best]), 2))
+        return Quality(loss, float(self.scores().max()), 0.5)
 
     def scores(self) -> npt.NDArray[np.float64]:
         """Mean Dice of two classes at each threshold."""
@@ -246,10 +258,14 @@ def log_probabilities(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64
     return np.asarray(z - np.log(np.exp(z).sum(-1, keepdims=True)))
 
 
-def _chunk(shape: tuple[int, int], halo: Halo, stride: int) -> tuple[int, int]:
-    # A deep network whose halo alone exceeds the limit is measured in tiles of about its halo's size.
+def tile_limits(halo: Halo, stride: int) -> list[int]:
+    """Pixels of a tile, at most: first those that are fastest, then ever half, for less memory, down to the fewest possible."""
     least = (halo.before + halo.after + 2 * stride) ** 2
-    return chunk_shape(shape, halo, stride, max(_MAX_PIXELS, 2 * least))
+    # A deep network whose halo alone exceeds the limit is measured in tiles of about its halo's size.
+    limits = [max(_MAX_PIXELS, 2 * least)]
+    while limits[-1] > least:
+        limits.append(max(limits[-1] // 2, least))
+    return limits
 
 
 def _painted(tiles: Sequence[Tile], example: Example) -> list[Tile]:

@@ -80,6 +80,11 @@ def _stack(kind: str, slices: Sequence[int]) -> np.ndarray[Any, np.dtype[np.uint
 
     source = _isbi_2012_files()
     names = [f"{kind}/{n}.png" for n in slices]
+    try:
+        # pooch makes it too, but fails where another of its threads was faster.
+        (source.abspath / kind).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _cannot_keep(source, error) from None
     # Many small files: the wait is for answers, not for bytes.
     with ThreadPoolExecutor(8) as threads:
         fetched = threads.map(lambda name: _fetch(source, name), names)
@@ -111,4 +116,8 @@ def _fetch(source: Pooch, name: str) -> str:
             source.get_url(name), "is not the file it was (its checksum differs), so it is not used."
         ) from None
     except OSError as error:
-        raise FileError(source.abspath, f"cannot keep the downloaded slices ({error.strerror}).") from None
+        raise _cannot_keep(source, error) from None
+
+
+def _cannot_keep(source: Pooch, error: OSError) -> FileError:
+    return FileError(source.abspath, f"cannot keep the downloaded slices ({error.strerror}).")

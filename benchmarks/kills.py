@@ -113,7 +113,8 @@ def _kill_after(job: TrainJob, seconds: float) -> int:
                 worker = pid
             case TrainStarted(step=step):
                 first = step
-                deadline = time.monotonic() + seconds
+            case StepDone():
+                deadline = min(deadline, time.monotonic() + seconds)
         if time.monotonic() > deadline:
             os.kill(worker, signal.SIGKILL)
 

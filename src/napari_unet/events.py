@@ -137,12 +137,15 @@ class Validated(Event):
     best : bool
         True if this is as good as the best so far, and its weights are kept. Where objects are learned, their average
         precision is added to the score to tell.
+    ap50 : float, optional
+        Where objects are learned: average precision of the objects found, at IoU 0.5.
     """
 
     step: int
     loss: float
     score: float
     best: bool
+    ap50: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

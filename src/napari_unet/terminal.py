@@ -179,8 +179,9 @@ class _Bars:
             case StepDone(step, steps, loss, seconds_left):
                 figures = f"loss {loss:.3f}{self._score}"
                 self._advance(step, steps, seconds_left, figures)
-            case Validated(score=score):
-                self._score = f", held-out mean Dice {score:.3f}"
+            case Validated(score=score, ap50=ap50):
+                precision = "" if ap50 is None else f", AP at IoU 0.5 {ap50:.3f}"
+                self._score = f", held-out mean Dice {score:.3f}{precision}"
             case TileDone(done, total, seconds_left):
                 self._advance(done, total, seconds_left, "")
             case Warned(message):

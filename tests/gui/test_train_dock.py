@@ -602,6 +602,19 @@ def test_a_training_that_begins_anew_draws_its_own_curve(viewer: Any, qtbot: Any
     assert dock.plot.losses[0] == [1]
 
 
+def test_where_objects_are_learned_their_precision_is_drawn(viewer: Any, qtbot: Any) -> None:
+    dock = _dock(viewer)
+    axis = dock.plot._plot.getPlotItem().getAxis("right")
+    dock._on_event(Validated(10, 1.0, 0.9, True, 0.4))
+    dock._on_event(Validated(20, 0.9, 0.8, True, 0.6))
+    dock.plot.redraw()
+    assert dock.plot.scores == ([10, 20], [0.4, 0.6]) and axis.labelText == "score (AP at IoU 0.5)"
+    dock._on_event(TrainStarted("run", 0, 100, "CPU"))
+    dock._on_event(Validated(10, 1.0, 0.9, True))
+    dock.plot.redraw()
+    assert dock.plot.scores == ([10], [0.9]) and axis.labelText == "score (mean Dice)"
+
+
 def test_labels_are_all_saved_before_an_image_is_copied(
     two: Any, qtbot: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -263,6 +263,9 @@ def test_where_objects_are_learned_those_found_count_too(
     run = Run(dataset, spec, SHORT.replace(patience=patience))
     assert [event.step for event in run.of(Validated) if event.best] == kept
     assert run.result.steps == 12
+    assert [event.ap50 for event in run.of(Validated)] == [
+        ap + 0.1 for _, ap in told[: len(run.of(Validated))]
+    ]
     card = run.result.model.spec
     dice, ap = told[kept[-1] - 1]
     assert (card.training.steps, card.training.score, card.training.ap50) == (kept[-1], dice, ap + 0.1)

@@ -17,6 +17,9 @@ LOSS_COLOR = "#4c9be8"
 SCORE_COLOR = "#e8923c"
 """Both readable on napari's dark and on its light background, and by colour-blind people."""
 
+_DICE = "score (mean Dice)"
+_PRECISION = "score (AP at IoU 0.5)"
+
 _MOST_POINTS = 8000
 _SMOOTHING = 0.9
 
@@ -61,7 +64,7 @@ class TrainingPlot(QWidget):
         item.showAxis("right")
         item.scene().addItem(self._right)
         item.getAxis("right").linkToView(self._right)
-        item.setLabel("right", "score (mean Dice)")
+        item.setLabel("right", _DICE)
         self._right.setXLink(item)
         self._right.setYRange(0, 1, padding=0.03)
         self._score = pg.PlotDataItem(
@@ -114,6 +117,7 @@ class TrainingPlot(QWidget):
         self._losses: list[float] = []
         self._means: list[float] = []
         self._scores: list[tuple[int, float]] = []
+        self._plot.getPlotItem().setLabel("right", _DICE)
         self._every = 1
         self._mean = math.nan
         self._weight = 0.0
@@ -143,10 +147,23 @@ class TrainingPlot(QWidget):
             self._steps, self._losses, self._means = self._steps[::2], self._losses[::2], self._means[::2]
         self._redraw_soon()
 
-    def add_score(self, step: int, score: float) -> None:
-        """Add a score, 0 to 1, measured on the region held out; NaN is left out."""
-        if math.isfinite(score):
-            self._scores.append((step, score))
+    def add_score(self, step: int, score: float, ap50: float | None = None) -> None:
+        """Add what was measured on the region held out; NaN is left out.
+
+        Parameters
+        ----------
+        step : int
+            Steps done.
+        score : float
+            Mean Dice, 0 to 1.
+        ap50 : float, optional
+            Where objects are learned: their average precision at IoU 0.5, which is drawn instead.
+        """
+        if ap50 is not None:
+            self._plot.getPlotItem().setLabel("right", _PRECISION)
+        drawn = score if ap50 is None else ap50
+        if math.isfinite(drawn):
+            self._scores.append((step, drawn))
         self._redraw_soon()
 
     @property

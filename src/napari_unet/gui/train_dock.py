@@ -205,8 +205,8 @@ class TrainDock(Column):
                 self.panel.progress.show_step(step, steps, "Step", float("nan"))
             case StepDone(step, _, loss):
                 self.plot.add_loss(step, loss)
-            case Validated(step, _, score):
-                self.plot.add_score(step, score)
+            case Validated(step, _, score, _, ap50):
+                self.plot.add_score(step, score, ap50)
 
     def _on_end(self, report: Report | None) -> None:
         if report is not None and "model" in report.outputs:

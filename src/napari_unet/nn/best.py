@@ -123,7 +123,8 @@ class BestModel:
                 progress.ap50, progress.objects = quality.choice.ap50, quality.choice.decoding.model_dump()
             progress.best_step = progress.step
             self._hand_out(progress, weights)
-        return Validated(progress.step, quality.loss, quality.score, kept)
+        ap50 = None if quality.choice is None else quality.choice.ap50
+        return Validated(progress.step, quality.loss, quality.score, kept, ap50)
 
     def save_last(self, learner: Learner, progress: Progress) -> None:
         """Save the averaged weights where nothing has been measured yet."""

@@ -608,7 +608,7 @@ def test_where_objects_are_learned_their_precision_is_drawn(viewer: Any, qtbot: 
     dock._on_event(Validated(10, 1.0, 0.9, True, 0.4))
     dock._on_event(Validated(20, 0.9, 0.8, True, 0.6))
     dock.plot.redraw()
-    assert dock.plot.scores == ([10, 20], [0.4, 0.6]) and axis.labelText == "score (AP at IoU 0.5)"
+    assert dock.plot.scores == ([10, 20], [0.4, 0.6]) and axis.labelText == "AP at IoU 0.5"
     dock._on_event(TrainStarted("run", 0, 100, "CPU"))
     dock._on_event(Validated(10, 1.0, 0.9, True))
     dock.plot.redraw()

@@ -18,7 +18,7 @@ SCORE_COLOR = "#e8923c"
 """Both readable on napari's dark and on its light background, and by colour-blind people."""
 
 _DICE = "score (mean Dice)"
-_PRECISION = "score (AP at IoU 0.5)"
+_PRECISION = "AP at IoU 0.5"
 
 _MOST_POINTS = 8000
 _SMOOTHING = 0.9

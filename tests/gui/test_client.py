@@ -111,7 +111,7 @@ def test_only_a_death_that_nobody_asked_for_is_reported(qtbot: Any) -> None:
 def test_the_last_words_are_those_on_stderr_whenever_stdout_is_read(qtbot: Any) -> None:
     code = (
         "import os, sys, time\n"
-        "for pipe, text in ((sys.stderr, 'before\\nthe rea'), (sys.stderr, 'son'), (sys.stdout, 'noise\\n')):\n"
+        "for pipe, text in ((sys.stderr, '  before\\nthe rea'), (sys.stderr, 'son'), (sys.stdout, 'noise\\n')):\n"
         "    pipe.write(text); pipe.flush(); time.sleep(0.3)\n"
         "os._exit(3)\n"
     )
@@ -120,7 +120,11 @@ def test_the_last_words_are_those_on_stderr_whenever_stdout_is_read(qtbot: Any) 
         client.run(JOB)
     sentence, crashed = signal_.args
     assert "exit code 3: the reason)" in sentence and not crashed
-    assert set(client.log.splitlines()) == {"noise", "before", "the reason"}
+    assert set(client.log.splitlines()) == {
+        "noise",
+        "  before",
+        "the reason",
+    }  # a traceback keeps its indentation
 
 
 def test_an_idle_death_is_nobodys_business(qtbot: Any) -> None:

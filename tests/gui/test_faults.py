@@ -44,9 +44,8 @@ class Session:
         viewer.window.add_dock_widget(self.dock, name="Train")
         self.panel = self.dock.panel
         self.dock.unit.value = "steps"
-        self.dock.more["patch"].value, self.dock.more["batch"].value = 32, 1
-        self.dock.more["warmup"].value = 0
-        self.dock.more["patience"].value = 0  # to the end, whether that helps or not
+        # patience 0: to the end, whether that helps or not
+        self.dock.more.write({"patch": 32, "batch": 1, "warmup": 0, "patience": 0})
         self.steps: list[int] = []
         self.panel.happened.connect(self._count)
 

@@ -155,8 +155,6 @@ def test_a_first_session(make_napari_viewer: Any, qtbot: Any, tmp_path: Path) ->
     train.background.value = CELL
     train.unit.value = "steps"
     train.steps.value = 5000
-    train.more["patch"].value = 128
-    train.more["batch"].value = 2
     steps: list[int] = []
     train.panel.happened.connect(lambda event: steps.append(getattr(event, "step", 0)))
     click(train.panel.start_button)

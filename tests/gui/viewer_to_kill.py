@@ -28,7 +28,7 @@ def main() -> None:
     dock = TrainDock(viewer)
     viewer.window.add_dock_widget(dock, name="Train")
     dock.unit.value, dock.steps.value = "steps", 100_000
-    dock.more["patch"].value, dock.more["batch"].value = 32, 1
+    dock.more.write({"patch": 32, "batch": 1})
 
     def tell(event: object) -> None:
         if isinstance(event, StepDone):

@@ -87,7 +87,7 @@ class _Lines:
 
     @staticmethod
     def _texts(lines: list[bytes]) -> list[str]:
-        return [text for line in lines if (text := line.decode("utf-8", "replace").strip())]
+        return [text for line in lines if (text := line.decode("utf-8", "replace").rstrip())]
 
 
 class WorkerClient(QObject):

@@ -1,6 +1,6 @@
 """Training in float32 and in bfloat16: steps per second and quality, side by side.
 
-    python benchmarks/precision.py [--seeds 0 1 2] [--steps 600] [--preset quick-norm] [--data ../shared/data/isbi2012_em]
+    python benchmarks/precision.py [--seeds 0 1 2] [--steps 600] [--preset quick] [--data ../shared/data/isbi2012_em]
 
 Trains on membranes made up here, or on those of ISBI 2012 (folders `image` and `label`; the last sixth of
 the slices tests). Both precisions get the same seeds, patches and number of steps, one after the other. Each model is
@@ -50,7 +50,7 @@ def main() -> None:
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=600)
-    parser.add_argument("--preset", choices=get_args(UNetPreset), default="quick-norm")
+    parser.add_argument("--preset", choices=get_args(UNetPreset), default="quick")
     parser.add_argument("--patch", type=int, default=256)
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--data", type=Path, help="folder with `image` and `label`")

@@ -69,7 +69,7 @@ def one(cell: Cell, to: Path) -> None:
 
 def _recipe(name: str) -> Any:
     match name:
-        case "ours" | "ours-bare":
+        case "ours":
             from quality_ours import run
         case "plain" | "plain-bare":
             from quality_plain import run

@@ -28,7 +28,7 @@ _NAMES = {
     "seg": "SEG",
     "mean_iou": "mean IoU",
 }
-_RECIPES = ("ours", "plain", "forest", "ours-bare", "plain-bare", "stardist")
+_RECIPES = ("ours", "plain", "forest", "plain-bare", "stardist", "ours-adam")
 
 Record = dict[str, Any]
 

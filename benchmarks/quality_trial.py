@@ -61,8 +61,8 @@ class Paint:
 
 
 def network_of(cell: Cell) -> UNetConfig:
-    """Return the network that is trained: what is chosen where there is no GPU, or, bare, the same without normalisation."""
-    return UNetConfig.preset("quick" if cell.recipe.endswith("-bare") else "quick-norm")
+    """Return the network that is trained: what is chosen where there is no GPU; for plain, with the normalisation that it gains from."""
+    return UNetConfig.preset("quick-norm" if cell.recipe == "plain" else "quick")
 
 
 def paint(data: DataSet, cell: Cell) -> Paint:

@@ -86,8 +86,7 @@ def train(
         Run folder: the model, the history and the checkpoint go here.
     preset
         auto: as of the model to start from, or by the computer; article: 64 filters; quick: 16 filters, for a CPU; quick-norm: quick with
-        batch normalisation, which learns more in the same time;
-        linked-code: the article's program.
+        batch normalisation; linked-code: the article's program.
     start_from
         A .unet file, or the folder of a run, with whose weights training begins.
     augmentation

@@ -111,7 +111,7 @@ class UNetConfig(Settings):
         ----------
         name : {"article", "quick", "quick-norm", "linked-code"}
             ``article``: 64 filters, 31,030,593 parameters. ``quick``: the same with 16 filters.
-            ``quick-norm``: quick with batch normalisation, which learns more in the same time.
+            ``quick-norm``: quick with batch normalisation.
             ``linked-code``: the article's linked program, 31,031,685 parameters.
         **changes
             Fields to set otherwise.
@@ -181,7 +181,7 @@ class TrainConfig(Settings):
         ge=1e-7,
         le=1.0,
         title="Learning rate",
-        description="Peak learning rate of Adam, after the warm-up; empty to choose by the network.",
+        description="Peak learning rate, after the warm-up; empty to choose by the network.",
         examples=[1e-3],
     )
     warmup: int = Field(

@@ -17,7 +17,7 @@ from napari_unet.data.dataset import Dataset, prepare
 from napari_unet.data.sampling import Sampler
 from napari_unet.errors import ModelError
 from napari_unet.events import Noted, StepDone, TrainStarted, Validated
-from napari_unet.nn import learner, optimizer, progress, training
+from napari_unet.nn import learner, progress, training
 from napari_unet.nn.losses import SegmentationLoss
 from napari_unet.nn.model import UNetModel, all_finite
 from napari_unet.spec import ModelSpec
@@ -248,23 +248,6 @@ def test_the_fourth_such_step_ends_the_training_with_the_best_so_far(
     assert run.result.score == run.kept.score
 
 
-def test_a_bad_gradient_moves_no_weight() -> None:
-    adam = optimizer.GuardedAdam()
-    variable = keras.Variable(np.ones(3, np.float32))
-    adam.build([variable])
-    adam.rate.assign(0.1)
-    adam.apply([np.ones(3, np.float32)], [variable])
-    moved = variable.numpy()
-    assert (moved < 1).all()
-    for bad in (np.nan, np.inf, 1e25):
-        adam.apply([np.array([1, bad, 1], np.float32)], [variable])
-        np.testing.assert_array_equal(variable.numpy(), moved)
-    assert int(adam.skipped.numpy()) == 3
-    adam.apply([np.ones(3, np.float32)], [variable])
-    assert (variable.numpy() < moved).all()
-    assert all(np.isfinite(v.numpy()).all() for v in adam.variables)
-
-
 @pytest.mark.parametrize("validation", [0.3, 0])
 def test_an_absurd_rate_never_leaves_bad_weights(
     dataset: Dataset, spec: ModelSpec, validation: float, monkeypatch: pytest.MonkeyPatch
@@ -390,24 +373,6 @@ def test_what_does_not_fit_is_refused_before_anything_is_built(dataset: Dataset,
     empty = Dataset((), dataset.class_map, dataset.range, 0)
     with pytest.raises(ModelError, match="nothing to train on"):
         Run(empty, spec)
-
-
-def test_learning_rate_rises_and_falls_to_almost_nothing() -> None:
-    rates = [optimizer.learning_rate(step, 1000, 1e-3, 50) for step in range(1000)]
-    top = int(np.argmax(rates))
-    assert top == 50
-    assert rates[top] == 1e-3
-    assert (np.diff(rates[: top + 1]) > 0).all()
-    assert (np.diff(rates[top:]) < 0).all()
-    assert 0 < rates[-1] < 1e-8
-    # while the number of steps isn't known, the rise is the same
-    assert [optimizer.learning_rate(step, 0, 1e-3, 50) for step in range(10)] == rates[:10]
-
-
-def test_averages_forget_the_first_weights_soon() -> None:
-    kept = np.prod([optimizer.average_momentum(step) for step in range(1, 30)])
-    assert kept < 1e-5
-    assert optimizer.average_momentum(100_000) == 0.99
 
 
 def test_moments_are_spread_and_end_at_the_end() -> None:

@@ -113,7 +113,7 @@ class TrainDock(Column):
             ],
             name="preset",
             label="Network",
-            tooltip="<p>automatic: that of the model to start from, or the one that suits this computer. quick computes 16 times less a step; quick-norm adds batch normalisation, which learns more in the same time; article is the published U-Net; "
+            tooltip="<p>automatic: that of the model to start from, or the one that suits this computer. quick computes 16 times less a step; quick-norm adds batch normalisation; article is the published U-Net; "
             "linked-code is the program that the article links to.</p>",
         )
         self.form.add_widget(self.preset)

@@ -17,7 +17,7 @@ from napari_unet.nn import backend, computing
 from napari_unet.nn.losses import SegmentationLoss
 from napari_unet.nn.model import read_weights, write_weights
 from napari_unet.nn.network import build_unet
-from napari_unet.nn.optimizer import GuardedAdam, average_momentum, learning_rate
+from napari_unet.nn.optimizer import GuardedMuon, average_momentum, learning_rate
 from napari_unet.nn.statistics import Statistics
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Learner:
         self.network = build_unet(network)
         self._statistics = Statistics(self.network)
         self.forward = computing.traced(self.network)
-        self._optimizer = GuardedAdam()
+        self._optimizer = GuardedMuon()
         self._optimizer.build(self.network.trainable_variables)
         self.network.compile(
             optimizer=self._optimizer, loss=SegmentationLoss(), jit_compile=computing.compile_ahead()
@@ -147,8 +147,8 @@ class Learner:
         variables = self._variables()
         if {name: tuple(v.shape) for name, v in variables.items()} != {k: v.shape for k, v in state.items()}:
             raise ModelError(
-                "The checkpoint belongs to another network than this job asks for: "
-                "start in a new run folder, or restore the job's settings."
+                "The checkpoint belongs to another network than this job asks for, or was written by another version "
+                "of napari-unet: start in a new run folder, or restore the job's settings."
             )
         for name, variable in variables.items():
             variable.assign(state[name])

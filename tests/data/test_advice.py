@@ -104,7 +104,7 @@ def test_a_computer_without_a_gpu() -> None:
         "A network of 16 filters: without a GPU, 2 cores would take about 16 times as long for a step of the article's 64.",
         "Patches of 256 pixels: an object is about 40 pixels wide, so that several fit, and the network sees 220 pixels at once.",
         "2 patches in a step: with more, fewer steps would fit in the time without a GPU.",
-        "Learning rate 0.001: a network without batch normalisation learns no better with a higher one.",
+        "Learning rate 0.002: a network without batch normalisation learns no better with a higher one.",
         "Computed in float32: this computer has no bfloat16.",
     )
     assert advice.warnings == ()
@@ -118,7 +118,7 @@ def test_a_computer_with_a_gpu_and_wide_objects() -> None:
         "A network of 64 filters, the article's: NVIDIA T4 trains it in minutes.",
         "Patches of 384 pixels: an object is about 90 pixels wide, and a patch should show several.",
     )
-    assert advice.train.learning_rate == 1e-3
+    assert advice.train.learning_rate == 2e-3
     assert advice.reasons[4] == (
         "Computed in bfloat16, which this computer has: more steps a minute, and as many of them end almost as well."
     )

@@ -24,7 +24,7 @@ __all__ = [
     "training_memory",
 ]
 
-_RATES = {"none": 1e-3, "batch": 3e-3}  # by normalisation
+_RATES = {"none": 2e-3, "batch": 3e-3}  # by normalisation
 _WHY_RATE = {
     "none": "a network without batch normalisation learns no better with a higher one",
     "batch": "a network with batch normalisation learns more in few minutes with it than with a lower one",

@@ -61,7 +61,7 @@ class Paint:
 
 
 def network_of(cell: Cell) -> UNetConfig:
-    """Return the network that is trained: what is chosen where there is no GPU; for plain, with the normalisation that it gains from."""
+    """Return the network that is trained: what is chosen where there is no GPU; for plain, with batch normalisation."""
     return UNetConfig.preset("quick-norm" if cell.recipe == "plain" else "quick")
 
 

@@ -3,7 +3,8 @@
     python benchmarks/scaling.py [--filters 16] [--size 2048] [--slices 8] [--rounds 5] [--slices-meant 1000] [--size-meant 4096]
 
 Each worker is a process with one thread of TensorFlow, whatever the number of workers; image and result are zarr.
-The rounds are interleaved, the figures medians. Then what a piece, a chunk, a task and a megapixel cost is measured, part by
+The rounds are interleaved, the figures medians. Beside them stands the network alone, on tiles in memory, in the same workers: how much faster two
+cores are when they share memory and clock. Then what a piece, a chunk, a task and a megapixel cost is measured, part by
 part, and plain arithmetic says what a large stack would take with up to 1,000 workers; its assumptions are printed with it.
 """
 
@@ -23,7 +24,16 @@ import numpy as np
 import zarr
 from distributed import Client, LocalCluster
 
-from napari_unet import ArraySource, Output, PredictConfig, PredictJob, UNetConfig, run_on_cluster, save_model
+from napari_unet import (
+    ArraySource,
+    Output,
+    PredictConfig,
+    PredictJob,
+    UNetConfig,
+    load_model,
+    run_on_cluster,
+    save_model,
+)
 from napari_unet.data.axes import Stack
 from napari_unet.data.instances import IDS, Blocks, find_objects
 from napari_unet.data.normalize import survey
@@ -39,6 +49,7 @@ WORKERS = (1, 2)
 MANY = (1, 10, 100, 1000)
 PIECE = 20.0  # seconds, as napari_unet.handing_out means them to take
 TASKS = 500
+BARE = 8.0  # megapixels that the network alone computes in each worker
 
 
 @dataclass(frozen=True)
@@ -81,12 +92,15 @@ def main() -> None:
         for workers in WORKERS:  # imports TensorFlow and traces the network
             _segment(folder, address[workers], options.tile)
         found: dict[int, list[tuple[float, int]]] = {workers: [] for workers in WORKERS}
+        bare: dict[int, list[float]] = {workers: [] for workers in WORKERS}
         for _ in range(options.rounds):
             for workers in WORKERS:
                 found[workers].append(_segment(folder, address[workers], options.tile))
+                bare[workers].append(_bare(folder, address[workers], options.tile))
         medians = {workers: statistics.median(t for t, _ in times) for workers, times in found.items()}
         chunks = found[1][0][1]
-        _print_speed_up(options, medians, chunks)
+        rates = {workers: statistics.median(each) for workers, each in bare.items()}
+        _print_speed_up(options, medians, rates, chunks)
         costs = Costs(
             medians[1] / chunks, _per_task(address[1]), _survey(stack), *_objects(folder, options.size)
         )
@@ -134,6 +148,31 @@ def _segment(folder: Path, scheduler: str, tile: float) -> tuple[float, int]:
     )
     run_on_cluster(job, notify, scheduler=scheduler)
     return times[TileDone] - times[Noted], total
+
+
+def _bare(folder: Path, scheduler: str, tile: float) -> float:
+    """Megapixels a second of the network alone, of all workers together, which compute at the same time."""
+    side = int((1e6 * tile) ** 0.5) // 16 * 16
+    with Client(scheduler, set_as_default=False) as client:
+        workers = client.scheduler_info(n_workers=-1)["workers"]
+        tasks = [
+            client.submit(_passes, folder / "model.unet", side, workers=[worker], pure=False)
+            for worker in workers
+        ]
+        return sum(client.gather(tasks))
+
+
+def _passes(model: Path, side: int) -> float:
+    """Megapixels a second of the network alone; this runs in a worker."""
+    network = load_model(model)
+    pixels = np.random.default_rng(0).random((1, side, side, 1), np.float32)
+    network.probabilities(pixels)
+    megapixels = pixels.size / 1e6
+    count = round(BARE / megapixels)
+    begun = time.perf_counter()
+    for _ in range(count):
+        network.probabilities(pixels)
+    return count * megapixels / (time.perf_counter() - begun)
 
 
 def _per_task(scheduler: str) -> float:
@@ -189,14 +228,17 @@ def _median(work: Callable[[], object], rounds: int) -> float:
     return statistics.median(seconds)
 
 
-def _print_speed_up(options: argparse.Namespace, medians: dict[int, float], chunks: int) -> None:
+def _print_speed_up(
+    options: argparse.Namespace, medians: dict[int, float], rates: dict[int, float], chunks: int
+) -> None:
     print(
         f"{options.slices} x {options.size} x {options.size}, {options.filters} filters, float32, {chunks} chunks, "
         f"one TensorFlow thread a worker, median of {options.rounds}\n"
     )
-    print(f"{'workers':>8} {'seconds':>9} {'speed-up':>9}")
+    print(f"{'workers':>8} {'seconds':>9} {'speed-up':>9} {'network alone, Mpixel/s':>25} {'speed-up':>9}")
     for workers, seconds in medians.items():
-        print(f"{workers:8} {seconds:9.2f} {medians[1] / seconds:9.2f}")
+        rate = rates[workers]
+        print(f"{workers:8} {seconds:9.2f} {medians[1] / seconds:9.2f} {rate:25.3f} {rate / rates[1]:9.2f}")
 
 
 def _print_parts(folder: Path, stack: Stack, costs: Costs) -> None:

@@ -280,12 +280,16 @@ def test_of_several_images_whole_images_are_held_out() -> None:
     assert {e.group for e in split(data, 0.15, seed=4).validation} != groups[1]
 
 
-def test_of_a_stack_slices_at_the_end_are_held_out_with_a_gap() -> None:
-    held = split(dataset(*(example(coin((40, 40), i), index=i) for i in range(16))), 0.15)
-    assert [e.index for e in held.validation] == [14, 15]
-    assert [e.index for e in held.train] == list(range(13))
+@pytest.mark.parametrize(("slices", "held_out", "which"), [(16, 2, "last 2 of 16"), (8, 1, "last of 8")])
+def test_of_a_stack_slices_at_the_end_are_held_out_with_a_gap(
+    slices: int, held_out: int, which: str
+) -> None:
+    held = split(dataset(*(example(coin((40, 40), i), index=i) for i in range(slices))), 0.15)
+    trained = slices - held_out - 1
+    assert [e.index for e in held.validation] == list(range(trained + 1, slices))
+    assert [e.index for e in held.train] == list(range(trained))
     assert held.message == (
-        "Quality is measured on the last 2 of 16 painted slices, held out from training with a gap of one slice."
+        f"Quality is measured on the {which} painted slices, held out from training with a gap of one slice."
     )
 
 

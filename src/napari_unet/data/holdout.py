@@ -192,10 +192,11 @@ def _slice_splits(
             # a gap of one slice: neighbours show the same thing twice
             rest = [e for e in ordered[: -len(held)] if abs(e.index - held[0].index) > 1]
             train += sorted(rest, key=lambda e: e.index)
+        which = end if len(validation) == 1 else f"{end} {len(validation)}"
         yield Split(
             tuple(train),
             tuple(validation),
-            f"Quality is measured on the {end} {len(validation)} of {sum(map(len, groups.values()))} painted slices, held out "
+            f"Quality is measured on the {which} of {sum(map(len, groups.values()))} painted slices, held out "
             "from training with a gap of one slice.",
         )
 

@@ -281,9 +281,7 @@ def test_of_several_images_whole_images_are_held_out() -> None:
 
 
 @pytest.mark.parametrize(("slices", "held_out", "which"), [(16, 2, "last 2 of 16"), (8, 1, "last of 8")])
-def test_of_a_stack_slices_at_the_end_are_held_out_with_a_gap(
-    slices: int, held_out: int, which: str
-) -> None:
+def test_of_a_stack_slices_at_the_end_are_held_out_with_a_gap(slices: int, held_out: int, which: str) -> None:
     held = split(dataset(*(example(coin((40, 40), i), index=i) for i in range(slices))), 0.15)
     trained = slices - held_out - 1
     assert [e.index for e in held.validation] == list(range(trained + 1, slices))
